@@ -1,0 +1,79 @@
+"""Saving and restoring a run: device arrays and host facts of one step together, with Orbax."""
+
+from pathlib import Path
+
+import jax
+import orbax.checkpoint as ocp
+
+from g2rpo_jax.parallel.rules import path_name
+
+
+class Checkpoints:
+    """The checkpoints of one run, in `directory`; asynchronous, atomic, the last `keep` kept."""
+
+    def __init__(self, directory: Path, keep: int):
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+        self._manager = ocp.CheckpointManager(Path(directory).resolve(), options=options)
+
+    def save(self, step: int, arrays, host: dict) -> None:
+        """Starts writing; a step that is already there is left alone.
+
+        Args:
+          step: steps finished.
+          arrays: any tree of device arrays.
+          host: what JSON can hold: data position, surplus rows, configuration.
+        """
+        if step in self._manager.all_steps():
+            return
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                arrays=ocp.args.StandardSave(_named(arrays)), host=ocp.args.JsonSave(host)
+            ),
+        )
+
+    def latest(self) -> int | None:
+        """The newest complete step, or None."""
+        return self._manager.latest_step()
+
+    def restore(self, step: int, like) -> tuple[object, dict]:
+        """Reads a step back.
+
+        Args:
+          step: one that `latest` gave.
+          like: the tree of arrays that was saved, with the shardings wanted now (any mesh).
+        Returns:
+          (arrays in the tree's form, host facts).
+        Raises:
+          ValueError: if the checkpoint does not hold exactly these arrays.
+        """
+        wanted = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _named(like)
+        )
+        try:
+            out = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    arrays=ocp.args.StandardRestore(wanted), host=ocp.args.JsonRestore()
+                ),
+            )
+        except (ValueError, KeyError) as error:
+            raise ValueError(
+                f"{self._manager.directory} step {step} does not fit this configuration (model, "
+                f"optimiser or estimator differ from the run that wrote it): {error}"
+            ) from error
+        leaves = [out["arrays"][name] for name in wanted]
+        return jax.tree.unflatten(jax.tree.structure(like), leaves), out["host"]
+
+    def close(self) -> None:
+        """Waits until everything is on disk."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def _named(tree) -> dict:
+    """Leaves by path: what is on disk does not depend on classes of ours or of Flax."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    named = {path_name(path): leaf for path, leaf in leaves}
+    assert len(named) == len(leaves), "two leaves share a path"
+    return named

@@ -1,0 +1,60 @@
+"""What the launchers share: where a run goes, and errors as one sentence instead of a traceback."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from absl import app, flags, logging
+
+
+def run_name(config_flag: str) -> str:
+    """'configs/onethinker.py:tiny' -> 'onethinker_tiny'."""
+    path, _, variant = config_flag.partition(":")
+    return Path(path).stem + (f"_{variant}" if variant else "")
+
+
+def workdir_of(flag: str | None, name: str, resume: bool) -> Path:
+    """The folder of a run.
+
+    Without a flag: runs/<name>, or runs/<name>-2, -3, ... where those hold runs already; the
+    newest of them when resuming.
+    Raises:
+      ValueError: if a named folder already holds a run and `resume` is off, or the other way round.
+    """
+    if flag:
+        folder = Path(flag)
+        holds = (folder / "config.json").exists()
+        if holds and not resume:
+            raise ValueError(
+                f"{folder} already holds a run: add --resume to go on, or name another --workdir"
+            )
+        if resume and not holds:
+            raise ValueError(f"{folder} holds no run to resume")
+    else:
+        taken = [Path("runs") / name]
+        while (taken[-1] / "config.json").exists():
+            taken.append(Path("runs") / f"{name}-{len(taken) + 1}")
+        if resume and len(taken) == 1:
+            raise ValueError(f"{taken[0]} holds no run to resume: name it with --workdir")
+        folder = taken[-2] if resume else taken[-1]
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def main(job: Callable[[], None]) -> None:
+    """Runs `job` under absl; a ValueError (bad input, already worded for the user) exits with 1."""
+
+    def guarded(argv: list[str]) -> None:
+        if len(argv) > 1:
+            sys.exit(f"unexpected argument {argv[1]!r}: flags are written --name=value")
+        try:
+            job()
+        except ValueError as error:
+            if os.environ.get("G2RPO_TRACEBACK"):
+                raise
+            sys.exit(f"error: {error}")
+
+    logging.set_verbosity(logging.WARNING)
+    flags.FLAGS.set_default("logtostderr", True)
+    app.run(guarded)

@@ -1,0 +1,126 @@
+"""Models: load and save Hugging Face directories, and logits for a look in a notebook."""
+
+import functools
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from g2rpo_jax.models import qwen3_vl
+from g2rpo_jax.models.qwen3_vl.config import read_json
+from g2rpo_jax.tables import lookup
+
+
+def load(directory: str | Path, dtype: str = "float32", **options: Any) -> nnx.Module:
+    """The model of a Hugging Face directory; its `model_type` chooses the architecture (MODELS).
+
+    Args:
+      directory: config.json, *.safetensors, tokenizer and processor files.
+      dtype: of weights and matrix products: "float32" or "bfloat16".
+      options: of the architecture's own `load`: `param_dtype`, `shardings`.
+    Raises:
+      ValueError: what is missing or wrong, where, and what is expected.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise ValueError(
+            f"{directory} is not a directory: expected a Hugging Face model directory, e.g. from "
+            f"`hf download Qwen/Qwen3-VL-2B-Instruct --local-dir {directory}`"
+        )
+    kind = read_json(directory / "config.json").get("model_type", "(none)")
+    return lookup(MODELS, kind, kind="model_type in config.json").load(directory, dtype, **options)
+
+
+def save(model: nnx.Module, directory: str | Path, dtype: str | None = None) -> None:
+    """Writes a directory that `load` and transformers read: config, weights, and copies of the
+    tokenizer and processor files of `model.directory`.
+
+    Args:
+      model: any of MODELS.
+      directory: made if missing.
+      dtype: of the weights on disk; None: as in memory.
+    """
+    lookup(MODELS, model.model_type, kind="model type").save(model, directory, dtype)
+
+
+def logits(
+    model: nnx.Module,
+    input_ids: Any,
+    attention_mask: Any,
+    pixel_values: Any = None,
+    image_grid_thw: Any = None,
+) -> jax.Array:
+    """Next-token logits for a processor's batch: float32 [B, L, V].
+
+    For looks and checks: all logits live at once; training and sampling go through rows.
+    Args:
+      input_ids: int [B, L], padded on either side.
+      attention_mask: [B, L], 1 where a token is.
+      pixel_values: float [n, C], the patches of all images of the batch, in order; or None.
+      image_grid_thw: int [images, 3]; or None.
+    Returns:
+      logits of token l + 1 at place l; 0 at padding.
+    Raises:
+      ValueError: if images and image tokens do not match, naming the prompt.
+    """
+    prompts, mask = _split_batch(
+        model.config, input_ids, attention_mask, pixel_values, image_grid_thw
+    )
+    # A few sizes only, so that calls with other prompts find the program compiled.
+    S = 32 * -(-max(len(prompt.input_ids) for prompt in prompts) // 32)
+    most = max(0 if prompt.pixel_values is None else len(prompt.pixel_values) for prompt in prompts)
+    step = 16 * model.config.vision.merge
+    rows = qwen3_vl.pack(prompts, model.config, S, step * -(-most // step))
+    graphdef, params = nnx.split(model)
+    logits_BSV = np.asarray(_row_logits(graphdef, params, rows))
+    logits_BLV = np.zeros((*mask.shape, logits_BSV.shape[-1]), logits_BSV.dtype)
+    for b, mask_L in enumerate(mask):
+        logits_BLV[b, mask_L] = logits_BSV[b, : mask_L.sum()]
+    return jnp.asarray(logits_BLV)
+
+
+class _Prompt(NamedTuple):
+    input_ids: np.ndarray
+    pixel_values: np.ndarray | None
+    image_grid_thw: np.ndarray | None
+
+
+def _split_batch(config, input_ids, attention_mask, pixel_values, image_grid_thw):
+    """A processor's batch as unpadded prompts, each with its own images; and the mask [B, L]."""
+    ids, mask = np.asarray(input_ids), np.asarray(attention_mask).astype(bool)
+    if ids.ndim != 2 or ids.shape != mask.shape:
+        raise ValueError(f"input_ids {ids.shape} and attention_mask {mask.shape} must be [B, L]")
+    grids = np.zeros((0, 3), int) if image_grid_thw is None else np.asarray(image_grid_thw)
+    patches = grids.prod(1)
+    prompts, image, patch = [], 0, 0
+    for b in range(len(ids)):
+        tokens = ids[b][mask[b]]
+        visual = np.isin(tokens, (config.image_token_id, config.video_token_id)).sum()
+        wanted = visual * config.vision.merge
+        first, count = image, 0
+        while count < wanted and image < len(grids):
+            count, image = count + patches[image], image + 1
+        if count != wanted:
+            raise ValueError(
+                f"prompt {b} of {len(ids)}: {visual} image tokens do not match the next images of "
+                f"image_grid_thw, which make {count // config.vision.merge}"
+            )
+        pixels = None if not count else np.asarray(pixel_values)[patch : patch + count]
+        prompts.append(_Prompt(tokens, pixels, grids[first:image] if count else None))
+        patch += count
+    if image != len(grids):
+        raise ValueError(f"{len(grids) - image} of {len(grids)} images have no image tokens")
+    return prompts, mask
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _row_logits(graphdef, params, rows) -> jax.Array:
+    model = nnx.merge(graphdef, params)
+    return model.unembed(model.prompt_hidden(rows))
+
+
+MODELS: dict[str, ModuleType] = {"qwen3_vl": qwen3_vl}  # by Hugging Face's model_type

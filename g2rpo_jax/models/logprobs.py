@@ -1,0 +1,85 @@
+"""Log-probabilities and entropies of response tokens, without a [tokens, vocabulary] array.
+
+The token axis of each row is cut into chunks; one chunk's logits exist at a time, also in the
+backward pass (they are computed again there).
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TokenStats:
+    """Per response token, float32, nats: log-probability and entropy of its distribution."""
+
+    logp_PGT: jax.Array
+    entropy_PGT: jax.Array
+
+
+def logits_of(hidden: jax.Array, table_VD: jax.Array) -> jax.Array:
+    """Unembedding: hidden [..., D] times table [V, D] -> float32 logits [..., V]."""
+    return jnp.einsum(
+        "...d,vd->...v",
+        hidden,
+        table_VD.astype(hidden.dtype),
+        preferred_element_type=jnp.float32,
+    )
+
+
+def token_stats(
+    hidden_PGTD: jax.Array,
+    table_VD: jax.Array,
+    label_PGT: jax.Array,
+    *,
+    temperature: float = 1.0,
+    chunk: int = 256,
+) -> TokenStats:
+    """log softmax(logits / temperature)[label] and the entropy of softmax(logits / temperature).
+
+    Args:
+      hidden_PGTD: hidden states that predict the labels.
+      table_VD: unembedding.
+      label_PGT: int32 token ids in [0, V).
+      temperature: above 0.
+      chunk: response tokens of a row whose logits exist at one time.
+    Returns:
+      TokenStats; differentiable in hidden and table.
+    """
+    P, G, T, D = hidden_PGTD.shape
+    tokens = G * T
+    chunk = min(chunk, tokens)
+    pad = -tokens % chunk
+    # The prompt axis stays in front, so rows stay on their devices while chunks are scanned.
+    hidden_PLD = jnp.pad(hidden_PGTD.reshape(P, tokens, D), ((0, 0), (0, pad), (0, 0)))
+    label_PL = jnp.pad(label_PGT.reshape(P, tokens), ((0, 0), (0, pad)))
+    hidden_NPcD = hidden_PLD.reshape(P, -1, chunk, D).swapaxes(0, 1)
+    label_NPc = label_PL.reshape(P, -1, chunk).swapaxes(0, 1)
+
+    @jax.checkpoint
+    def one(hidden_PcD, label_Pc):
+        logits_PcV = logits_of(hidden_PcD, table_VD) / temperature
+        top_Pc1 = jax.lax.stop_gradient(jnp.max(logits_PcV, axis=-1, keepdims=True))
+        shifted_PcV = logits_PcV - top_Pc1
+        exp_PcV = jnp.exp(shifted_PcV)
+        total_Pc = jnp.sum(exp_PcV, axis=-1)
+        log_total_Pc = jnp.log(total_Pc)
+        # Compare and select instead of a gather along the (sharded) vocabulary.
+        here_PcV = jnp.arange(logits_PcV.shape[-1])[None, None] == label_Pc[..., None]
+        picked_Pc = jnp.sum(jnp.where(here_PcV, shifted_PcV, 0.0), axis=-1)
+        entropy_Pc = log_total_Pc - jnp.sum(exp_PcV * shifted_PcV, axis=-1) / total_Pc
+        return picked_Pc - log_total_Pc, entropy_Pc
+
+    if pad == 0 and chunk == tokens:
+        logp, entropy = one(hidden_PLD, label_PL)
+        return TokenStats(logp.reshape(P, G, T), entropy.reshape(P, G, T))
+    _, (logp, entropy) = jax.lax.scan(
+        lambda carry, xs: (carry, one(*xs)), None, (hidden_NPcD, label_NPc)
+    )
+
+    def rows(x_NPc):
+        return x_NPc.swapaxes(0, 1).reshape(P, -1)[:, :tokens].reshape(P, G, T)
+
+    return TokenStats(rows(logp), rows(entropy))

@@ -1,0 +1,301 @@
+"""Qwen3-VL for rows: one prompt with its images, and G responses to it.
+
+All methods are pure and may be jitted with the module split: `nnx.split` outside, `nnx.merge`
+inside.
+Numbers: matrix products in `dtype`, summed in float32; norms, softmax and logits in float32.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from g2rpo_jax.models.qwen3_vl import rope, text
+from g2rpo_jax.models.qwen3_vl.config import Qwen3VLConfig
+from g2rpo_jax.models.qwen3_vl.embedding import embed
+from g2rpo_jax.models.qwen3_vl.layout import RowInputs
+from g2rpo_jax.models.qwen3_vl.row_attention import (
+    decode_attention,
+    features_first,
+    heads_first,
+    prompt_attention,
+    response_attention,
+)
+from g2rpo_jax.models.qwen3_vl.vision import VisionTower
+from g2rpo_jax.tables import lookup
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Cache:
+    """Keys and values of rows that are being decoded; n layers. A prompt's stand once per row."""
+
+    prompt_key_nPKHS: jax.Array
+    prompt_value_nPKSH: jax.Array
+    key_nPGKHT: jax.Array
+    value_nPGKTH: jax.Array
+
+
+class Qwen3VL(nnx.Module):
+    """The complete image and text model.
+
+    Args:
+      config: its shape.
+      rngs: draws random weights, as transformers initialises them.
+      dtype: of activations and matrix products.
+      param_dtype: of the stored weights.
+      embedding_gradient: "scatter", or "onehot" where a backend cannot scatter (`embedding.embed`).
+      directory: where its tokenizer and processor files lie, to be copied when it is saved.
+    """
+
+    model_type = "qwen3_vl"
+
+    def __init__(
+        self,
+        config: Qwen3VLConfig,
+        rngs: nnx.Rngs,
+        dtype: jnp.dtype = jnp.float32,
+        param_dtype: jnp.dtype = jnp.float32,
+        embedding_gradient: str = "scatter",
+        directory: str | None = None,
+    ):
+        self.config = config
+        self.dtype = jnp.dtype(dtype)
+        self.embedding_gradient = embedding_gradient
+        self.directory = directory
+        V, D = config.text.vocab_size, config.text.hidden_size
+        param_dtype = jnp.dtype(param_dtype)
+        normal = functools.partial(
+            text.normal_param, rngs, config.text.initializer_range, param_dtype
+        )
+        self.embedding = normal(V, D)
+        self.layers = text.TextLayers(config.text, rngs, param_dtype)
+        self.norm = nnx.Param(jnp.ones((D,), param_dtype))
+        self.head = None if config.tie_word_embeddings else normal(V, D)
+        self.vision = VisionTower(config.vision, rngs, param_dtype)
+
+    def row_hidden(
+        self, inputs: RowInputs, response_PGT: jax.Array, remat: str = "none"
+    ) -> jax.Array:
+        """The final hidden state that predicts each response token: [P, G, T, D].
+
+        Index t = 0 comes from the prompt's last token, t >= 1 from response token t - 1. Prompt,
+        images and responses pass through the layers as one axis of length S + G * (T - 1).
+        Args:
+          inputs: the prompts.
+          response_PGT: int32 token ids, anything behind the end; the last one is not fed.
+          remat: what a layer's backward pass keeps: "none" recomputes nothing, "full" everything.
+        """
+        P, G, T = response_PGT.shape
+        S, U = inputs.tokens_PS.shape[1], T - 1
+        config = self.config.text
+        prompt_PSD, deepstack_KPSD = self._embed_prompt(inputs, remat)
+        fed_PUD = self._embed_tokens(response_PGT[:, :, :U].reshape(P, G * U))
+        place_U = jnp.arange(U, dtype=jnp.int32)
+        angles = self._angles(inputs, jnp.broadcast_to(place_U[None], (G, U)).reshape(G * U))
+
+        def layer(x_PLD, w, deepstack_PSD):
+            q, k, v = text.queries_keys_values(config, w, x_PLD, angles)
+            mask_PS = jnp.asarray(inputs.mask_PS)
+            out_PLA = prompt_attention(q[:, :S], k[:, :S], v[:, :S], mask_PS)
+            if U:
+                own = [a[:, S:].reshape(P, G, U, *a.shape[2:]) for a in (q, k, v)]
+                key, value = features_first(k[:, :S]), heads_first(v[:, :S])
+                own_PUA = response_attention(*own, key, value, mask_PS)
+                out_PLA = jnp.concatenate([out_PLA, own_PUA], axis=1)
+            x_PLD = text.after_attention(config, w, x_PLD, out_PLA)
+            if deepstack_PSD is not None:
+                x_PLD = x_PLD + jnp.pad(deepstack_PSD, ((0, 0), (0, G * U), (0, 0)))
+            return x_PLD, None
+
+        x_PLD = jnp.concatenate([prompt_PSD, fed_PUD], axis=1)
+        x_PLD, _ = self._scan(layer, x_PLD, deepstack_KPSD, remat)
+        first_PD = _last_token(x_PLD[:, :S], inputs)
+        first_PG1D = jnp.broadcast_to(first_PD[:, None, None], (P, G, 1, first_PD.shape[-1]))
+        hidden_PGUD = x_PLD[:, S:].reshape(P, G, U, -1)
+        return self._final(jnp.concatenate([first_PG1D, hidden_PGUD], axis=2))
+
+    def prompt_hidden(self, inputs: RowInputs) -> jax.Array:
+        """The final hidden state of every prompt token: [P, S, D]."""
+        hidden_PSD, _ = self._prompt(inputs)
+        return self._final(hidden_PSD)
+
+    def prefill(self, inputs: RowInputs, responses: int, tokens: int) -> tuple[jax.Array, Cache]:
+        """Runs the prompts once, before decoding.
+
+        Args:
+          inputs: the prompts.
+          responses: G, responses to each prompt.
+          tokens: T, room in the cache for each response.
+        Returns:
+          hidden_PD: final hidden state of the last prompt token: predicts response token 0.
+          cache: for `decode`.
+        """
+        hidden_PSD, (key_nPKHS, value_nPKSH, _) = self._prompt(inputs)
+        n, P, K, H, _ = key_nPKHS.shape
+        cache = Cache(
+            key_nPKHS,
+            value_nPKSH,
+            jnp.zeros((n, P, responses, K, H, tokens), self.dtype),
+            jnp.zeros((n, P, responses, K, tokens, H), self.dtype),
+        )
+        return self._final(_last_token(hidden_PSD, inputs)), cache
+
+    def decode(
+        self, token_PG: jax.Array, t: jax.Array, cache: Cache, inputs: RowInputs
+    ) -> tuple[jax.Array, Cache]:
+        """Feeds response token t of every response.
+
+        Args:
+          token_PG: int32, the tokens.
+          t: scalar int32, 0 <= t < T, the same for all: the place in the cache.
+          cache: from `prefill` or the last `decode`; tokens before t must have been fed.
+          inputs: the same as in `prefill`.
+        Returns:
+          hidden_PGD: predicts response token t + 1; and the cache with token t in it.
+        """
+        config = self.config.text
+        P, G = token_PG.shape
+        n = config.num_hidden_layers
+        x_P1D = self._embed_tokens(token_PG)
+        mask_PS = jnp.asarray(inputs.mask_PS)
+        position_P3G = jnp.broadcast_to((inputs.next_position_P + t)[:, None, None], (P, 3, G))
+        angles = rope.mrope(config, position_P3G, self._wide)
+
+        def layer(carry, xs):
+            x_PGD, own_key, own_value = carry
+            w, index, prompt_key, prompt_value = xs
+            q, k, v = text.queries_keys_values(config, w, x_PGD, angles)
+            at = (index, 0, 0, 0)
+            own_key = jax.lax.dynamic_update_slice(
+                own_key, k.astype(own_key.dtype)[None, ..., None], (*at, 0, t)
+            )
+            own_value = jax.lax.dynamic_update_slice(
+                own_value, v.astype(own_value.dtype)[None, ..., None, :], (*at, t, 0)
+            )
+            out = decode_attention(
+                q,
+                jax.lax.dynamic_index_in_dim(own_key, index, keepdims=False),
+                jax.lax.dynamic_index_in_dim(own_value, index, keepdims=False),
+                prompt_key,
+                prompt_value,
+                mask_PS,
+                t,
+            )
+            x_PGD = text.after_attention(config, w, x_PGD, out.reshape(P, G, -1))
+            return (x_PGD, own_key, own_value), None
+
+        carry = (x_P1D, cache.key_nPGKHT, cache.value_nPGKTH)
+        index_n = jnp.arange(n, dtype=jnp.int32)
+        xs = (text.stacked(self.layers), index_n, cache.prompt_key_nPKHS, cache.prompt_value_nPKSH)
+        (x_PGD, key, value), _ = jax.lax.scan(layer, carry, xs)
+        cache = dataclasses.replace(cache, key_nPGKHT=key, value_nPGKTH=value)
+        return self._final(x_PGD), cache
+
+    def unembedding(self) -> jax.Array:
+        """The output table [V, D]: the embedding itself when tied."""
+        return self.embedding[...] if self.head is None else self.head[...]
+
+    def unembed(self, hidden: jax.Array) -> jax.Array:
+        """Logits [..., V] of final hidden states [..., D], float32 (float64 for float64)."""
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        table = self.unembedding().astype(self.dtype)
+        logits = jnp.einsum("nd,vd->nv", flat, table, preferred_element_type=self._wide)
+        return logits.reshape(*hidden.shape[:-1], -1)
+
+    def layer_outputs(self, inputs: RowInputs) -> tuple[jax.Array | None, jax.Array]:
+        """For looking inside: outputs [depth, P, N, D] of the vision blocks (None if N = 0) and
+        [n, P, S, D] of the language layers, DeepStack added, before the final norm."""
+        blocks = None
+        if inputs.segment_PN.shape[1]:
+            _, _, blocks = self.vision(inputs, self.dtype, trace=True)
+        _, (_, _, outputs_nPSD) = self._prompt(inputs, trace=True)
+        return blocks, outputs_nPSD
+
+    @property
+    def _wide(self) -> jnp.dtype:
+        return jnp.promote_types(self.dtype, jnp.float32)
+
+    def _prompt(self, inputs: RowInputs, trace: bool = False):
+        """Prompts through all layers: the last output, and stacked (keys, values, outputs)."""
+        config = self.config.text
+        x_PSD, deepstack_KPSD = self._embed_prompt(inputs, "none")
+        angles = self._angles(inputs, None)
+        mask_PS = jnp.asarray(inputs.mask_PS)
+
+        def layer(x_PSD, w, deepstack_PSD):
+            q, k, v = text.queries_keys_values(config, w, x_PSD, angles)
+            out_PSA = prompt_attention(q, k, v, mask_PS)
+            x_PSD = text.after_attention(config, w, x_PSD, out_PSA)
+            if deepstack_PSD is not None:
+                x_PSD = x_PSD + deepstack_PSD
+            return x_PSD, (features_first(k), heads_first(v), x_PSD if trace else None)
+
+        return self._scan(layer, x_PSD, deepstack_KPSD, "none")
+
+    def _scan(self, layer, x, deepstack_KPSD: jax.Array | None, remat: str):
+        """Scans `layer(x, weights, deepstack) -> (x, output)` over the language layers.
+
+        Layer i < K adds DeepStack feature i. All layers take a sum over the K features with weights
+        one or zero, so that one scan serves all: cutting the stacked weights in two would copy
+        them. The sum costs K * S * D, nothing beside the layer's products.
+        """
+        n = self.config.text.num_hidden_layers
+        pick_nK = np.eye(n, len(self.config.vision.deepstack_visual_indexes))
+
+        def body(x, xs):
+            w, pick_K = xs
+            picked = None
+            if deepstack_KPSD is not None:
+                picked = (pick_K[:, None, None, None] * deepstack_KPSD).sum(0)
+            return layer(x, w, picked)
+
+        body = lookup(text.REMAT, remat, kind="remat")(body)
+        return jax.lax.scan(body, x, (text.stacked(self.layers), jnp.asarray(pick_nK, self.dtype)))
+
+    def _embed_tokens(self, tokens: jax.Array) -> jax.Array:
+        table = self.embedding[...]
+        return embed(table, jnp.asarray(tokens), self.embedding_gradient).astype(self.dtype)
+
+    def _embed_prompt(self, inputs: RowInputs, remat: str) -> tuple[jax.Array, jax.Array | None]:
+        """Prompt embeddings [P, S, D] with the images in place, and the DeepStack features at the
+        same places, [K, P, S, D] (None without images)."""
+        x_PSD = self._embed_tokens(inputs.tokens_PS)
+        N = inputs.segment_PN.shape[1]
+        if not N:
+            return x_PSD, None
+        merged_PMD, deepstack_KPMD, _ = self.vision(inputs, self.dtype, remat)
+        image_index_PS = jnp.asarray(inputs.image_index_PS)
+        merged_M = jnp.arange(N // self.config.vision.merge, dtype=image_index_PS.dtype)
+        place_PSM = (image_index_PS[..., None] == merged_M[None, None]).astype(self.dtype)
+
+        def place(subscripts: str, features: jax.Array) -> jax.Array:
+            return jnp.einsum(subscripts, place_PSM, features, precision=jax.lax.Precision.HIGHEST)
+
+        image_PSD = place("psm,pmd->psd", merged_PMD)
+        x_PSD = jnp.where((image_index_PS >= 0)[..., None], image_PSD, x_PSD)
+        if deepstack_KPMD is None:
+            return x_PSD, None
+        return x_PSD, place("psm,kpmd->kpsd", deepstack_KPMD)
+
+    def _angles(self, inputs: RowInputs, place_U: jax.Array | None) -> rope.Angles:
+        """Rotations of the prompt, followed by those of response places if given."""
+        position_P3L = jnp.asarray(inputs.position_P3S)
+        if place_U is not None:
+            place_PU = jnp.asarray(inputs.next_position_P)[:, None] + place_U[None]
+            place_P3U = jnp.broadcast_to(place_PU[:, None], (len(place_PU), 3, len(place_U)))
+            position_P3L = jnp.concatenate([position_P3L, place_P3U], axis=2)
+        return rope.mrope(self.config.text, position_P3L, self._wide)
+
+    def _final(self, hidden: jax.Array) -> jax.Array:
+        return text.rms_norm(hidden, self.norm[...], self.config.text.rms_norm_eps)
+
+
+def _last_token(hidden_PSD: jax.Array, inputs: RowInputs) -> jax.Array:
+    """The hidden state of each prompt's last token, [P, D], by a masked sum instead of a gather."""
+    mask_PS = jnp.asarray(inputs.mask_PS)
+    last_PS = mask_PS & ~jnp.pad(mask_PS[:, 1:], ((0, 0), (0, 1)))
+    return jnp.where(last_PS[..., None], hidden_PSD, 0).sum(1)

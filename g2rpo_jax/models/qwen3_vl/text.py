@@ -1,0 +1,126 @@
+"""The language model's layers: one stack of weights with a leading layer axis, scanned.
+
+Weights lie as [in, out]. A layer's forward is split at the attention, so that the prompt pass, the
+row pass and decoding share all else: `queries_keys_values`, any attention, `after_attention`.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from g2rpo_jax.models.qwen3_vl import rope
+from g2rpo_jax.models.qwen3_vl.config import TextConfig
+from g2rpo_jax.tables import lookup
+
+Weights = dict[str, jax.Array]  # one layer's, or all layers' with a leading axis
+
+
+class TextLayers(nnx.Module):
+    """All decoder layers' weights, stacked."""
+
+    def __init__(self, config: TextConfig, rngs: nnx.Rngs, dtype: jnp.dtype):
+        n, D, F = config.num_hidden_layers, config.hidden_size, config.intermediate_size
+        H = config.head_dim
+        A, B = config.num_attention_heads * H, config.num_key_value_heads * H
+        normal = functools.partial(normal_param, rngs, config.initializer_range, dtype)
+        self.input_norm = nnx.Param(jnp.ones((n, D), dtype))
+        self.q_proj = normal(n, D, A)
+        self.k_proj = normal(n, D, B)
+        self.v_proj = normal(n, D, B)
+        self.q_norm = nnx.Param(jnp.ones((n, H), dtype))
+        self.k_norm = nnx.Param(jnp.ones((n, H), dtype))
+        self.o_proj = normal(n, A, D)
+        self.post_norm = nnx.Param(jnp.ones((n, D), dtype))
+        self.gate_proj = normal(n, D, F)
+        self.up_proj = normal(n, D, F)
+        self.down_proj = normal(n, F, D)
+
+
+def queries_keys_values(
+    config: TextConfig, w: Weights, x_PLD: jax.Array, angles: rope.Angles
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Normalised, projected, turned: q [P, L, K, R, H], k and v [P, L, K, H]."""
+    P, L, _ = x_PLD.shape
+    K, H = config.num_key_value_heads, config.head_dim
+    R = config.num_attention_heads // K
+    x_PLD = rms_norm(x_PLD, w["input_norm"], config.rms_norm_eps)
+    q_PLQH = linear(x_PLD, w["q_proj"]).reshape(P, L, K * R, H)
+    k_PLKH = linear(x_PLD, w["k_proj"]).reshape(P, L, K, H)
+    v_PLKH = linear(x_PLD, w["v_proj"]).reshape(P, L, K, H)
+    q_PLQH = rope.rotate(rms_norm(q_PLQH, w["q_norm"], config.rms_norm_eps), angles)
+    k_PLKH = rope.rotate(rms_norm(k_PLKH, w["k_norm"], config.rms_norm_eps), angles)
+    return q_PLQH.reshape(P, L, K, R, H), k_PLKH, v_PLKH
+
+
+def after_attention(
+    config: TextConfig, w: Weights, x_PLD: jax.Array, out_PLA: jax.Array
+) -> jax.Array:
+    """The rest of the layer: output projection, residual, gated MLP, residual."""
+    act = lookup(ACTIVATIONS, config.hidden_act, kind="activation")
+    x_PLD = x_PLD + linear(out_PLA, w["o_proj"])
+    y_PLD = rms_norm(x_PLD, w["post_norm"], config.rms_norm_eps)
+    y_PLF = act(linear(y_PLD, w["gate_proj"])) * linear(y_PLD, w["up_proj"])
+    return x_PLD + linear(y_PLF, w["down_proj"])
+
+
+def linear(x: jax.Array, weight_IO: jax.Array, bias_O: jax.Array | None = None) -> jax.Array:
+    """x [..., I] times the weight, in x's dtype; summed in float32 at least.
+
+    The leading axes become one before the product: measured 11 to 14 % faster on a CPU.
+    """
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    flat = x.reshape(-1, x.shape[-1])
+    out = jax.lax.dot(flat, weight_IO.astype(x.dtype), preferred_element_type=wide)
+    if bias_O is not None:
+        out = out + bias_O.astype(wide)[None]
+    return out.astype(x.dtype).reshape(*x.shape[:-1], -1)
+
+
+def rms_norm(x: jax.Array, scale_D: jax.Array, eps: float) -> jax.Array:
+    """Root-mean-square norm over the last axis, in float32 at least."""
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    y = x.astype(wide)
+    y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + eps)
+    return y.astype(x.dtype) * _along_last(scale_D.astype(x.dtype), x.ndim)
+
+
+def layer_norm(x: jax.Array, scale_D: jax.Array, bias_D: jax.Array, eps: float) -> jax.Array:
+    """Layer norm over the last axis, in float32 at least."""
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    y = x.astype(wide)
+    y = y - jnp.mean(y, axis=-1, keepdims=True)
+    y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + eps)
+    scale, bias = (
+        _along_last(scale_D.astype(wide), x.ndim),
+        _along_last(bias_D.astype(wide), x.ndim),
+    )
+    return (y * scale + bias).astype(x.dtype)
+
+
+def _along_last(v_D: jax.Array, ndim: int) -> jax.Array:
+    return v_D.reshape((1,) * (ndim - 1) + v_D.shape)
+
+
+def stacked(module: nnx.Module) -> Weights:
+    """A module's own parameters by name, as plain arrays: what a scan over layers takes."""
+    return {k: v[...] for k, v in vars(module).items() if isinstance(v, nnx.Param)}
+
+
+def normal_param(rngs: nnx.Rngs, std: float, dtype: jnp.dtype, *shape: int) -> nnx.Param:
+    """A parameter drawn from a normal distribution around zero."""
+    return nnx.Param((jax.random.normal(rngs.params(), shape) * std).astype(dtype))
+
+
+ACTIVATIONS = {
+    "silu": jax.nn.silu,
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "gelu_pytorch_tanh": functools.partial(jax.nn.gelu, approximate=True),
+}
+
+# What the backward pass of a layer finds stored, by the name of the config.
+REMAT = {
+    "none": lambda body: body,
+    "full": functools.partial(jax.checkpoint, prevent_cse=False),
+}

@@ -1,0 +1,95 @@
+"""What people look at: the sample log, the table at the end, the curves."""
+
+import json
+import os
+from pathlib import Path
+
+from g2rpo_jax import metrics
+
+
+class SampleLog:
+    """samples.jsonl: whole rows, prompt to rewards, every few steps. Opening it for a resumed run
+    drops entries of `start` and later."""
+
+    def __init__(self, workdir: Path, start: int):
+        path = Path(workdir) / "samples.jsonl"
+        kept = [entry for entry in metrics.read(path) if entry["step"] < start]
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
+        os.replace(temporary, path)
+        self._file = path.open("a")
+
+    def write(self, step: int, entries: list[dict]) -> None:
+        """Adds one line per entry."""
+        for entry in entries:
+            self._file.write(json.dumps({"step": step, **entry}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Writes a JSON file in one move: a reader sees the old one or the new one."""
+    temporary = Path(path).with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(temporary, path)
+
+
+def table(summary: dict) -> str:
+    """Held-out accuracy before and after, per task, as text."""
+    before, after = summary["before"], summary["after"]
+    lines = [f"{'held-out accuracy':28} {'before':>7} {'after':>7} {'change':>7}"]
+    for task in [*sorted(set(after) - {"mean"}), "mean"] if after else []:
+        row = f"{task:28} {before.get(task, float('nan')):7.3f} {after[task]:7.3f}"
+        lines.append(f"{row} {after[task] - before.get(task, float('nan')):+7.3f}")
+    return "\n".join(lines)
+
+
+PANELS = (
+    ("eval/accuracy", "held-out accuracy"),
+    ("reward/accuracy", "accuracy of sampled responses"),
+    ("rollout/length_tokens", "response length, tokens"),
+    ("policy/entropy", "entropy, nats per token"),
+    ("rollout/zero_variance_share", "rows with equal rewards, share"),
+    ("rollout/kept_share", "rows kept by the filter, share"),
+)
+
+
+def curves(workdir: Path, tasks: tuple[str, ...]) -> Path:
+    """Draws curves.png of a run from its metrics.jsonl: six panels, a line per task."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = metrics.read(Path(workdir) / "metrics.jsonl")
+    figure, axes = plt.subplots(2, 3, figsize=(14, 7.5), layout="constrained")
+    for axis, (name, title) in zip(axes.flat, PANELS, strict=True):
+        for task in tasks:
+            _line(axis, rows, f"{name}/{task}", label=task, linewidth=1.2, alpha=0.8)
+        _line(axis, rows, name, label="all", linewidth=2.4, color="black")
+        axis.set_title(title)
+        axis.set_xlabel("step")
+        axis.grid(alpha=0.25)
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    path = Path(workdir) / "curves.png"
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return path
+
+
+def _line(axis, rows: list[dict], name: str, **style) -> None:
+    """One curve: evaluations as they are, noisy per-step numbers as a running mean over 10."""
+    points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+    if not points:
+        return
+    steps, values = zip(*points, strict=True)
+    if not name.startswith("eval/"):
+        values = [
+            sum(values[max(0, i - 9) : i + 1]) / len(values[max(0, i - 9) : i + 1])
+            for i in range(len(values))
+        ]
+    axis.plot(steps, values, marker="o" if name.startswith("eval/") else None, ms=3, **style)

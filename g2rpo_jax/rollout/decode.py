@@ -1,0 +1,85 @@
+"""The two device programs of a rollout: prefill once per row, then fixed-length decoding chunks."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from g2rpo_jax.models.logprobs import logits_of
+from g2rpo_jax.rollout.sampler import SamplingConfig, sample
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class DecodeState:
+    """What goes from one chunk to the next.
+
+    Attributes:
+      hidden_PGD: hidden state that predicts the next token.
+      finished_PG: bool, the response has ended.
+      cache: the model's key/value cache (prompt once per row, responses of T slots).
+    """
+
+    hidden_PGD: jax.Array
+    finished_PG: jax.Array
+    cache: object
+
+
+def prefill(graphdef, params, inputs, live_P, *, responses: int, tokens: int) -> DecodeState:
+    """Runs vision tower and prompt once per row.
+
+    Args:
+      inputs: the model's RowInputs.
+      live_P: bool, False for rows that only fill up the batch: they start finished.
+      responses, tokens: G and T of the cache.
+    """
+    model = nnx.merge(graphdef, params)
+    hidden_PD, cache = model.prefill(inputs, responses, tokens)
+    P, D = hidden_PD.shape
+    hidden_PGD = jnp.broadcast_to(hidden_PD[:, None], (P, responses, D))
+    finished_PG = jnp.broadcast_to(~live_P[:, None], (P, responses))
+    return DecodeState(hidden_PGD, finished_PG, cache)
+
+
+def decode_chunk(
+    graphdef,
+    params,
+    inputs,
+    state: DecodeState,
+    u_PGc: jax.Array,
+    start: jax.Array,
+    *,
+    sampling: SamplingConfig,
+    eos: tuple[int, ...],
+    pad: int,
+):
+    """Decodes `c` tokens of every response: a static scan, no data-dependent control flow.
+
+    Args:
+      u_PGc: float32 uniforms of these positions.
+      start: int32 scalar, position of the chunk's first token within the response.
+      eos: token ids that end a response (the ending token belongs to the response).
+      pad: token id written after the end.
+    Returns:
+      (DecodeState, token_PGc int32, mask_PGc bool, logp_PGc float32): mask is True up to and
+      including the end token; log-probs are 0 where it is False.
+    """
+    model = nnx.merge(graphdef, params)
+    table_VD = model.unembedding()
+
+    def one(state: DecodeState, xs):
+        u_PG, t = xs
+        token_PG, logp_PG = sample(sampling, logits_of(state.hidden_PGD, table_VD), u_PG)
+        alive_PG = ~state.finished_PG
+        token_PG = jnp.where(alive_PG, token_PG, pad)
+        ends_PG = token_PG == eos[0]
+        for other in eos[1:]:
+            ends_PG = ends_PG | (token_PG == other)
+        hidden_PGD, cache = model.decode(token_PG, t, state.cache, inputs)
+        new = DecodeState(hidden_PGD, state.finished_PG | ends_PG, cache)
+        return new, (token_PG, alive_PG, jnp.where(alive_PG, logp_PG, 0.0))
+
+    positions_c = start + jnp.arange(u_PGc.shape[-1], dtype=jnp.int32)
+    state, outs = jax.lax.scan(one, state, (jnp.moveaxis(u_PGc, -1, 0), positions_c))
+    return (state, *(jnp.moveaxis(x, 0, -1) for x in outs))

@@ -1,0 +1,114 @@
+"""Prompts in, G responses each out: the host loop around the decoding chunks."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from g2rpo_jax.parallel.mesh import replicated, row_sharding
+from g2rpo_jax.rollout.decode import decode_chunk, prefill
+from g2rpo_jax.rollout.sampler import SamplingConfig, uniforms
+
+
+@dataclasses.dataclass(frozen=True)
+class Rollout:
+    """Sampled responses, on the host.
+
+    Attributes:
+      token_PGT: int32; the pad id after the end.
+      mask_PGT: bool; True for generated tokens, the end token included.
+      logp_PGT: float32 log-probabilities under the sampler (0 where masked), temperature applied.
+      ended_PG: bool; False where max_tokens came before an end token.
+    """
+
+    token_PGT: np.ndarray
+    mask_PGT: np.ndarray
+    logp_PGT: np.ndarray
+    ended_PG: np.ndarray
+
+    @property
+    def length_PG(self) -> np.ndarray:
+        """Generated tokens of each response, int."""
+        return self.mask_PGT.sum(-1)
+
+
+class Engine:
+    """Generation with the same parameters and the same attention as training: nothing to sync.
+
+    Programs are compiled once per input shape; `generate` takes every shape, callers keep them few.
+    """
+
+    def __init__(
+        self,
+        graphdef,
+        mesh: Mesh,
+        *,
+        responses: int,
+        max_tokens: int,
+        chunk: int,
+        sampling: SamplingConfig,
+        eos: tuple[int, ...],
+        pad: int,
+    ):
+        """
+        Args:
+          graphdef: of the nnx model.
+          mesh: rows are divided over its data and fsdp axes.
+          responses, max_tokens, chunk: G, T, and the tokens of one decoding chunk (divides T).
+          sampling: temperature, top-k, top-p.
+          eos, pad: end-of-sequence token ids, padding token id.
+        """
+        if max_tokens % chunk:
+            raise ValueError(f"max_tokens={max_tokens} is not a multiple of chunk={chunk}")
+        if not eos:
+            raise ValueError("no end-of-sequence token: generation could never stop early")
+        self.mesh, self.responses, self.max_tokens, self.chunk = mesh, responses, max_tokens, chunk
+        # Rows come in divided over the mesh; the compiler carries that through state and outputs.
+        self._prefill = jax.jit(
+            functools.partial(prefill, graphdef, responses=responses, tokens=max_tokens)
+        )
+        self._decode = jax.jit(
+            functools.partial(decode_chunk, graphdef, sampling=sampling, eos=eos, pad=pad),
+            donate_argnums=2,
+        )
+        self.greedy, self.pad = sampling.temperature == 0, pad
+
+    def generate(
+        self, params, inputs, prompt_ids, *, seed: int, step: int = 0, live_P=None
+    ) -> Rollout:
+        """Samples G responses for each of P rows.
+
+        Args:
+          params: the nnx parameters.
+          inputs: packed rows (host or device arrays).
+          prompt_ids: P integers that, with seed and step, determine the samples.
+          live_P: False for filler rows (they cost nothing after prefill when all are filler).
+        Returns:
+          Rollout with numpy arrays [P, G, T].
+        """
+        P = len(prompt_ids)
+        shape = (P, self.responses, self.max_tokens)
+        rows = row_sharding(self.mesh)
+        live_P = np.ones(P, bool) if live_P is None else np.asarray(live_P)
+        u_PGT = (
+            np.zeros(shape, np.float32)
+            if self.greedy
+            else uniforms(seed, step, prompt_ids, self.responses, self.max_tokens)
+        )
+        inputs = jax.device_put(inputs, rows)
+        state = self._prefill(params, inputs, jax.device_put(live_P, rows))
+        token_PGT = np.full(shape, self.pad, np.int32)
+        mask_PGT = np.zeros(shape, bool)
+        logp_PGT = np.zeros(shape, np.float32)
+        for start in range(0, self.max_tokens, self.chunk):
+            here = slice(start, start + self.chunk)
+            u_PGc = jax.device_put(u_PGT[..., here], rows)
+            at = jax.device_put(np.int32(start), replicated(self.mesh))
+            state, *outs = self._decode(params, inputs, state, u_PGc, at)
+            token_PGT[..., here], mask_PGT[..., here], logp_PGT[..., here] = jax.device_get(outs)
+            finished_PG = jax.device_get(state.finished_PG)
+            if finished_PG.all():
+                break
+        return Rollout(token_PGT, mask_PGT, logp_PGT, finished_PG)

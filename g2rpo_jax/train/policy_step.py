@@ -1,0 +1,240 @@
+"""One optimiser update on a minibatch of rows: (state, batch) -> (state, metric sums).
+
+The loss is a sum over tokens of (weight known before the backward pass) x (token loss), so cutting
+the minibatch into micro-batches or over devices changes memory and speed, never the result.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from g2rpo_jax import objectives, shaping
+from g2rpo_jax.models.logprobs import TokenStats, token_stats
+from g2rpo_jax.objectives import ObjectiveConfig
+from g2rpo_jax.parallel import rules
+from g2rpo_jax.parallel.mesh import replicated, row_sharding
+from g2rpo_jax.train.state import TrainState
+
+FINITE = 3.0e38  # NaN and infinity both fail `x < FINITE`; is_finite is not taken everywhere
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class StepBatch:
+    """Rows with their responses and advantages; filler rows have mask False and task -1.
+
+    Attributes:
+      inputs: the model's RowInputs.
+      response_PGT, mask_PGT: int32 tokens, bool generated.
+      adv_PG: float32 advantages.
+      old_logp_PGT: float32 log-probs of the policy that the ratio is taken against.
+      on_policy_P: bool; True where that policy is the one being updated (first update after
+        sampling), so that the ratio is exactly 1 and `old_logp_PGT` is not read.
+      sampler_logp_PGT: float32 log-probs that the rollout reported (for the gap metric).
+      ref_logp_PGT: float32 log-probs of the reference policy, or None without a KL term.
+      task_P: int32 index of the row's task.
+    """
+
+    inputs: object
+    response_PGT: jax.Array
+    mask_PGT: jax.Array
+    adv_PG: jax.Array
+    old_logp_PGT: jax.Array
+    on_policy_P: jax.Array
+    sampler_logp_PGT: jax.Array
+    ref_logp_PGT: jax.Array | None
+    task_P: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class StepConfig:
+    """What changes the compiled program of a policy step.
+
+    Attributes:
+      objective: loss, aggregation, KL.
+      entropy_weight, entropy_estimator: the envelope of eq. 10.
+      entropy_low, entropy_high: its bounds per task, nats per token.
+      temperature: logits are divided by it, as in sampling.
+      microbatches: equal parts whose gradients are added.
+      remat, logprob_chunk: memory for time; see ModelConfig.
+    """
+
+    objective: ObjectiveConfig = ObjectiveConfig()
+    entropy_weight: float = 0.0
+    entropy_estimator: str = "exact"
+    entropy_low: tuple[float, ...] = ()
+    entropy_high: tuple[float, ...] = ()
+    temperature: float = 1.0
+    microbatches: int = 1
+    remat: str = "none"
+    logprob_chunk: int = 256
+
+    @property
+    def tasks(self) -> int:
+        """Number of tasks."""
+        return len(self.entropy_low)
+
+
+def response_stats(graphdef, params, inputs, response_PGT, config: StepConfig) -> TokenStats:
+    """Log-probs and entropies of given responses: the one forward pass of training and scoring."""
+    model = nnx.merge(graphdef, params)
+    hidden_PGTD = model.row_hidden(inputs, response_PGT, remat=config.remat)
+    return token_stats(
+        hidden_PGTD,
+        model.unembedding(),
+        response_PGT,
+        temperature=config.temperature,
+        chunk=config.logprob_chunk,
+    )
+
+
+def split_rows(tree, parts: int):
+    """[P, ...] -> [parts, P / parts, ...] with every device's rows staying on that device."""
+    return jax.tree.map(
+        lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), tree
+    )
+
+
+def _per_task(x_PGT: jax.Array, task_P: jax.Array, tasks: int) -> jax.Array:
+    """Sums of [P, G, T] over the rows of each task: float32 [K]."""
+    one_hot_PK = (task_P[:, None] == jnp.arange(tasks)[None]).astype(jnp.float32)
+    return jnp.einsum("p,pk->k", jnp.sum(x_PGT, axis=(1, 2)), one_hot_PK)
+
+
+def _entropy_sums(stats: TokenStats, batch: StepBatch, config: StepConfig):
+    measured_PGT = stats.entropy_PGT if config.entropy_estimator == "exact" else -stats.logp_PGT
+    return shaping.entropy_sums(
+        jax.lax.stop_gradient(measured_PGT), batch.mask_PGT, batch.task_P, config.tasks
+    )
+
+
+def _loss(params, graphdef, batch: StepBatch, weight_PGT, entropy_sums, config: StepConfig):
+    """This part's share of the minibatch loss, and its metric sums."""
+    stats = response_stats(graphdef, params, batch.inputs, batch.response_PGT, config)
+    mask_PGT = batch.mask_PGT.astype(jnp.float32)
+    logp_PGT = jnp.where(batch.mask_PGT, stats.logp_PGT, 0.0)
+    on_policy_P11 = batch.on_policy_P[:, None, None]
+    old_PGT = jnp.where(on_policy_P11, jax.lax.stop_gradient(logp_PGT), batch.old_logp_PGT)
+    token_PGT, clipped_PGT = objectives.token_losses(
+        config.objective, logp_PGT, old_PGT, batch.adv_PG
+    )
+    loss = jnp.sum(weight_PGT * token_PGT)
+    kl = jnp.zeros(())
+    if config.objective.kl_coefficient:
+        kl_PGT = objectives.kl(config.objective.kl_estimator, logp_PGT, batch.ref_logp_PGT)
+        kl = jnp.sum(weight_PGT * kl_PGT)
+        loss = loss + config.objective.kl_coefficient * kl
+    if config.entropy_weight:
+        sums = _entropy_sums(stats, batch, config) if entropy_sums is None else entropy_sums
+        bands = jnp.asarray(config.entropy_low), jnp.asarray(config.entropy_high)
+        coefficient_P = shaping.token_coefficient(shaping.envelope(*sums, *bands), batch.task_P)
+        term_PGT = shaping.entropy_term(config.entropy_estimator, logp_PGT, stats.entropy_PGT)
+        penalty = jnp.sum(coefficient_P[:, None, None] * term_PGT * mask_PGT)
+        loss = loss + config.entropy_weight * penalty
+    gap_PGT = jnp.abs(jax.lax.stop_gradient(logp_PGT) - batch.sampler_logp_PGT)
+    gap_PGT = gap_PGT * mask_PGT * on_policy_P11
+    by_task = functools.partial(_per_task, task_P=batch.task_P, tasks=config.tasks)
+    sums = {
+        "loss": loss,
+        "kl": kl,
+        "task_tokens": by_task(mask_PGT),
+        "task_entropy": by_task(stats.entropy_PGT * mask_PGT),
+        "task_nll": by_task(-logp_PGT * mask_PGT),
+        "task_clipped": by_task(clipped_PGT * mask_PGT),
+        "gap": jnp.sum(gap_PGT),
+        "gap_tokens": jnp.sum(mask_PGT * on_policy_P11),
+    }
+    return loss, (jax.lax.stop_gradient(sums), jnp.max(jax.lax.stop_gradient(gap_PGT)))
+
+
+def policy_step(
+    graphdef, tx: optax.GradientTransformation, config: StepConfig, state: TrainState, batch
+):
+    """One update.
+
+    Args:
+      graphdef: of the nnx model.  tx: the optimiser.  config: static.
+      state: TrainState; donated by the compiled form.
+      batch: StepBatch of P rows.
+    Returns:
+      (TrainState, dict of float32 sums and counts; see `metrics.step_metrics`). An update whose
+      gradient norm is not finite leaves parameters and optimiser state as they were.
+    """
+    weight_PGT = objectives.aggregation_weights(
+        config.objective.aggregation, batch.mask_PGT, config.objective.fixed_length
+    )
+    grad_of = jax.value_and_grad(_loss, has_aux=True)
+    if config.microbatches == 1:
+        (_, (sums, gap_max)), grads = grad_of(
+            state.params, graphdef, batch, weight_PGT, None, config
+        )
+    else:
+        parts = split_rows((batch, weight_PGT), config.microbatches)
+        entropy_sums = None
+        if config.entropy_weight:
+            # Which side of its band a task is on depends on all rows: one look before the gradient.
+            def look(_, part):
+                stats = response_stats(
+                    graphdef, state.params, part.inputs, part.response_PGT, config
+                )
+                return None, _entropy_sums(stats, part, config)
+
+            _, per_part = jax.lax.scan(look, None, parts[0])
+            entropy_sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), per_part)
+
+        def add(carry, part):
+            (_, aux), grads = grad_of(state.params, graphdef, *part, entropy_sums, config)
+            return jax.tree.map(jnp.add, carry, grads), aux
+
+        zeros = jax.tree.map(jnp.zeros_like, state.params)
+        grads, (sums, gap_max) = jax.lax.scan(add, zeros, parts)
+        sums, gap_max = jax.tree.map(lambda x: jnp.sum(x, axis=0), sums), jnp.max(gap_max)
+    norm = optax.global_norm(grads)
+    ok = norm < FINITE
+    # Zeros in place of a broken gradient keep NaN out of the untaken branch as well.
+    safe = jax.tree.map(lambda g: jnp.where(ok, g, jnp.zeros_like(g)), grads)
+    updates, opt_state = tx.update(safe, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    keep = functools.partial(jax.tree.map, lambda new, old: jnp.where(ok, new, old))
+    new = TrainState(
+        keep(params, state.params),
+        keep(opt_state, state.opt_state),
+        state.estimator,
+        state.update + 1,
+        state.skipped + jnp.where(ok, 0, 1),
+    )
+    sums |= {"gradient_norm": norm, "gap_max": gap_max, "skipped": new.skipped}
+    return new, sums
+
+
+def compile_step(graphdef, tx, config: StepConfig, mesh: Mesh, state: TrainState, donate: bool):
+    """`policy_step` jitted with explicit shardings: (state, batch) -> (state, sums)."""
+    placed = rules.shardings(state, mesh)
+    return jax.jit(
+        functools.partial(policy_step, graphdef, tx, config),
+        in_shardings=(placed, row_sharding(mesh)),
+        out_shardings=(placed, replicated(mesh)),
+        donate_argnums=(0,) if donate else (),
+    )
+
+
+def score(graphdef, config: StepConfig, params, inputs, response_PGT) -> jax.Array:
+    """Log-probs of given responses under given parameters, float32 [P, G, T]."""
+    if config.microbatches == 1:
+        return response_stats(graphdef, params, inputs, response_PGT, config).logp_PGT
+
+    def one(_, part):
+        return None, response_stats(graphdef, params, *part, config).logp_PGT
+
+    _, logp = jax.lax.scan(one, None, split_rows((inputs, response_PGT), config.microbatches))
+    return logp.swapaxes(0, 1).reshape(response_PGT.shape)
+
+
+def compile_score(graphdef, config: StepConfig, mesh: Mesh):
+    """`score` jitted: (params, inputs, response_PGT) -> logp_PGT."""
+    return jax.jit(functools.partial(score, graphdef, config), out_shardings=row_sharding(mesh))

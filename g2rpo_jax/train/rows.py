@@ -1,0 +1,128 @@
+"""A sampled row on the host: one prompt, its G responses and their scores."""
+
+import dataclasses
+
+import numpy as np
+
+from g2rpo_jax.data.rows import Example
+from g2rpo_jax.rewards import Score
+from g2rpo_jax.train.feed import Drawn
+
+COMPONENTS = ("accuracy", "format", "structure")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One prompt with its responses.
+
+    Attributes:
+      drawn: the prompt.
+      token_GT, mask_GT, logp_GT, ended_G: see rollout.Rollout.
+      texts: decoded responses.
+      scores: their rewards.
+      length_reward_G, length_weight: length reward (eq. 9) and its share of accuracy's weight.
+      born: the step whose parameters sampled it.
+    """
+
+    drawn: Drawn
+    token_GT: np.ndarray
+    mask_GT: np.ndarray
+    logp_GT: np.ndarray
+    ended_G: np.ndarray
+    texts: list[str]
+    scores: list[Score]
+    length_reward_G: np.ndarray
+    length_weight: float
+    born: int
+
+    @property
+    def example(self) -> Example:
+        """The data row."""
+        return self.drawn.example
+
+    @property
+    def length_G(self) -> np.ndarray:
+        """Response lengths, tokens."""
+        return self.mask_GT.sum(-1)
+
+    @property
+    def reward_G(self) -> np.ndarray:
+        """What advantages are computed from: the total with the length term, float32 [G]."""
+        shift_G = self.length_reward_G - self.part("accuracy")
+        return self.part("total") + np.float32(self.length_weight) * shift_G
+
+    def part(self, name: str) -> np.ndarray:
+        """One reward part of every response, float32 [G]: accuracy, format, structure or total."""
+        return np.array([getattr(score, name) for score in self.scores], np.float32)
+
+    def to_log(self) -> dict:
+        """The row for people: question, answer, each response with its reward parts."""
+        parts = {name: self.part(name).tolist() for name in (*COMPONENTS, "total")}
+        return {
+            "prompt_id": self.drawn.prompt_id,
+            "id": self.example.id,
+            "task": self.example.task,
+            "problem": self.example.problem,
+            "answer": self.example.answer,
+            "responses": [
+                {
+                    "text": text,
+                    "tokens": int(length),
+                    "reward": float(reward),
+                    **{name: values[g] for name, values in parts.items()},
+                }
+                for g, (text, length, reward) in enumerate(
+                    zip(self.texts, self.length_G, self.reward_G, strict=True)
+                )
+            ],
+        }
+
+    def to_json(self) -> dict:
+        """What a resumed run needs, with exact numbers; the prompt is drawn again by its id."""
+        return {
+            "prompt_id": self.drawn.prompt_id,
+            "tokens": self.token_GT.tolist(),
+            "lengths": self.length_G.tolist(),
+            "logps": self.logp_GT.astype(float).tolist(),
+            "ended": self.ended_G.tolist(),
+            "texts": self.texts,
+            "scores": [dataclasses.asdict(score) for score in self.scores],
+            "length_rewards": self.length_reward_G.astype(float).tolist(),
+            "length_weight": self.length_weight,
+            "born": self.born,
+        }
+
+    @staticmethod
+    def from_json(saved: dict, drawn: Drawn) -> "Row":
+        """The row that `to_json` wrote; `drawn` is its prompt."""
+        token_GT = np.array(saved["tokens"], np.int32)
+        T = token_GT.shape[-1]
+        return Row(
+            drawn,
+            token_GT,
+            np.arange(T)[None] < np.array(saved["lengths"])[:, None],
+            np.array(saved["logps"], np.float32),
+            np.array(saved["ended"], bool),
+            saved["texts"],
+            [Score(**score) for score in saved["scores"]],
+            np.array(saved["length_rewards"], np.float32),
+            saved["length_weight"],
+            saved["born"],
+        )
+
+
+def stack(rows: list[Row], name: str, total: int) -> np.ndarray:
+    """One array of the rows, [total, ...]; filler rows at the end are zero (False)."""
+    first = np.asarray(getattr(rows[0], name))
+    out = np.zeros((total, *first.shape), first.dtype)
+    for i, row in enumerate(rows):
+        out[i] = getattr(row, name)
+    return out
+
+
+def stack_part(rows: list[Row], name: str, total: int) -> np.ndarray:
+    """One reward part of the rows, float32 [total, G]; filler rows are zero."""
+    out = np.zeros((total, len(rows[0].scores)), np.float32)
+    for i, row in enumerate(rows):
+        out[i] = row.part(name)
+    return out

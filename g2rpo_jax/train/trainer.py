@@ -1,0 +1,283 @@
+"""What the stages of a run share: model, data, compiled programs, state; and the stages."""
+
+import dataclasses
+import functools
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from flax import nnx
+
+from g2rpo_jax import advantages, models, platform, shaping
+from g2rpo_jax.config import RunConfig
+from g2rpo_jax.data import rows as data_rows
+from g2rpo_jax.data.batches import PromptStream
+from g2rpo_jax.data.processor import Processor
+from g2rpo_jax.evaluate import TaskScore, evaluate
+from g2rpo_jax.parallel import mesh as meshes
+from g2rpo_jax.parallel import rules
+from g2rpo_jax.rewards import REWARDS, Scorer
+from g2rpo_jax.rollout.engine import Engine
+from g2rpo_jax.rollout.sampler import SamplingConfig
+from g2rpo_jax.train import state
+from g2rpo_jax.train.feed import Encoder, Feed
+from g2rpo_jax.train.policy_step import StepBatch, StepConfig, compile_score, compile_step
+from g2rpo_jax.train.rows import COMPONENTS, Row, stack, stack_part
+
+
+class Trainer:
+    """Model, data, programs and state of one run."""
+
+    def __init__(self, config: RunConfig):
+        self.config = config
+        self.tasks = tuple(config.tasks)
+        self.mesh = meshes.make(config.mesh)
+        self._check_divisions()
+        self.backend = platform.current()
+        dtype = self.backend.compute_dtype if config.model.dtype == "auto" else config.model.dtype
+
+        model = models.load(
+            config.model.directory,
+            dtype=dtype,
+            param_dtype=config.model.param_dtype,
+            shardings=functools.partial(rules.sharding_of, self.mesh),
+        )
+        model.embedding_gradient = self.backend.embedding_gradient
+        self.model_config = model.config
+        self.graphdef, params = nnx.split(model)
+        self.processor = Processor(config.model.directory, **config.data.pixel_limits)
+        self.encoder = Encoder(config.data, self.processor, self.tasks)
+        train = self._read(config.data.train)
+        self.steps = config.steps or max(1, config.epochs * len(train) // config.batch.prompts)
+        self.feed = Feed(PromptStream(train, seed=config.seed), self.encoder)
+        self.test = self._test_items() if config.eval.every else []
+        self.scorer = Scorer(config.reward)
+        self.surplus: list[Row] = []
+
+        self.updates = self.steps * config.batch.minibatches
+        self.schedule = state.schedule(config.optim, self.updates)
+        tx = state.optimizer(config.optim, self.updates)
+        names = self.tasks if config.advantage_task == "task" else tuple(REWARDS)
+        self.advantage_names = names
+        estimator = advantages.init_state(config.advantage, len(names))
+        self.state = state.create(params, tx, estimator)
+        self.state = jax.device_put(self.state, rules.shardings(self.state, self.mesh))
+        self.reference = jax.tree.map(jnp.copy, params) if config.objective.kl_coefficient else None
+        self._build_programs(tx)
+
+    def _check_divisions(self) -> None:
+        batch = self.config.batch
+        meshes.check_rows("batch.rollout_prompts", batch.rollout_prompts, self.mesh)
+        meshes.check_rows("eval.prompts", self.config.eval.prompts, self.mesh)
+        parts = batch.minibatches * batch.microbatches
+        meshes.check_rows(
+            "batch.prompts / (minibatches x microbatches)", batch.prompts // parts, self.mesh
+        )
+
+    def _read(self, source: str) -> list:
+        data = self.config.data
+        found = data_rows.read(
+            source, image_dir=data.image_dir or None, max_bad_share=data.max_bad_share
+        )
+        self.encoder.skipped.update(found.skipped)
+        self.encoder.messages += found.messages
+        if found.skipped:
+            logging.warning(
+                "%s: skipped %d rows %s", source, sum(found.skipped.values()), dict(found.skipped)
+            )
+        return found.examples
+
+    def _test_items(self) -> list[tuple]:
+        limit, seen, items = self.config.eval.rows, {}, []
+        for example in self._read(self.config.data.test):
+            seen[example.task] = seen.get(example.task, 0) + 1
+            if limit and seen[example.task] > limit:
+                continue
+            prompt = self.encoder.encode(example)
+            if prompt is not None:
+                items.append((example, prompt))
+        return items
+
+    def _build_programs(self, tx) -> None:
+        config = self.config
+        low, high = zip(*(config.tasks[t].entropy for t in self.tasks), strict=True)
+        step_config = StepConfig(
+            objective=config.objective,
+            entropy_weight=config.shaping.entropy_weight,
+            entropy_estimator=config.shaping.entropy_estimator,
+            entropy_low=low,
+            entropy_high=high,
+            temperature=config.sampling.temperature,
+            microbatches=config.batch.microbatches,
+            remat=config.model.remat,
+            logprob_chunk=config.model.logprob_chunk,
+        )
+        self.update = compile_step(
+            self.graphdef, tx, step_config, self.mesh, self.state, self.backend.donate
+        )
+        self.score = compile_score(self.graphdef, step_config, self.mesh)
+        build = functools.partial(
+            Engine,
+            self.graphdef,
+            self.mesh,
+            max_tokens=config.max_tokens,
+            chunk=config.decode_chunk,
+            eos=self.processor.eos_ids,
+            pad=self.processor.pad_id,
+        )
+        self.engine = build(responses=config.responses, sampling=config.sampling)
+        self.greedy = build(responses=1, sampling=SamplingConfig(temperature=0.0))
+        estimator = advantages.ESTIMATORS[config.advantage.name]
+        self.advantage = jax.jit(functools.partial(estimator, options=config.advantage))
+        bands = shaping.length_bands([config.tasks[t].length for t in self.tasks])
+        self.length_reward = jax.jit(functools.partial(shaping.length_reward, bands=bands))
+
+    def rollout(self, step: int, clock: dict[str, float]) -> list[Row]:
+        """Draws, samples and scores one round of fresh rows."""
+        config = self.config
+        started = time.perf_counter()
+        drawn = self.feed.take(config.batch.rollout_prompts)
+        inputs = self.encoder.pack([d.prompt for d in drawn], len(drawn), self.model_config)
+        ids = [d.prompt_id for d in drawn]
+        out = self.engine.generate(self.state.params, inputs, ids, seed=config.seed)
+        texts = [
+            [
+                self.processor.decode(tokens[mask])
+                for tokens, mask in zip(out.token_PGT[p], out.mask_PGT[p], strict=True)
+            ]
+            for p in range(len(drawn))
+        ]
+        sampled = time.perf_counter()
+        scores = self.scorer.score_batch(
+            [
+                (text, d.example.answer, d.example.problem_type, d.example.data_type)
+                for d, group in zip(drawn, texts, strict=True)
+                for text in group
+            ]
+        )
+        clock["rollout"] += sampled - started
+        clock["reward"] += time.perf_counter() - sampled
+        clock["tokens"] += float(out.mask_PGT.sum())
+        G = config.responses
+        task_P = np.array([self.tasks.index(d.example.task) for d in drawn], np.int32)
+        fit_PG = jax.device_get(self.length_reward(out.length_PG.astype(np.float32), task_P))
+        return [
+            Row(
+                drawn=d,
+                token_GT=out.token_PGT[p],
+                mask_GT=out.mask_PGT[p],
+                logp_GT=out.logp_PGT[p],
+                ended_G=out.ended_PG[p],
+                texts=texts[p],
+                scores=scores[p * G : (p + 1) * G],
+                length_reward_G=fit_PG[p],
+                length_weight=config.shaping.length_weight,
+                born=step,
+            )
+            for p, d in enumerate(drawn)
+        ]
+
+    def learn(self, rows: list[Row], step: int) -> list[dict]:
+        """Advantages of the step's rows, then one update per minibatch; returns metric sums."""
+        batch = self.config.batch
+        P = batch.prompts
+        valid_P = np.arange(P) < len(rows)
+        key = (
+            (lambda e: self.tasks.index(e.task))
+            if self.config.advantage_task == "task"
+            else (lambda e: self.advantage_names.index(e.problem_type))
+        )
+        reward_PG = np.zeros((P, self.config.responses), np.float32)
+        task_P, group_P = np.full(P, -1, np.int32), np.full(P, -1, np.int32)
+        for i, row in enumerate(rows):
+            reward_PG[i] = row.reward_G
+            task_P[i] = self.tasks.index(row.example.task)
+            group_P[i] = key(row.example)
+        mask_PGT = stack(rows, "mask_GT", P)
+        group = advantages.Group(
+            reward_PG=reward_PG,
+            valid_PG=np.repeat(valid_P[:, None], self.config.responses, axis=1),
+            task_P=group_P,
+            components={name: stack_part(rows, name, P) for name in COMPONENTS},
+            length_PG=mask_PGT.sum(-1).astype(np.float32),
+            num_tasks=len(self.advantage_names),
+        )
+        adv_PG, estimator = self.advantage(group, self.state.estimator)
+        self.state = dataclasses.replace(self.state, estimator=estimator)
+
+        prompts = [row.drawn.prompt for row in rows]
+        fresh_P = np.array([row.born == step for row in rows] + [True] * (P - len(rows)))
+        columns = {
+            "inputs": self.encoder.pack(prompts, P, self.model_config),
+            "response_PGT": stack(rows, "token_GT", P),
+            "mask_PGT": mask_PGT,
+            "adv_PG": np.asarray(adv_PG),
+            "old_logp_PGT": stack(rows, "logp_GT", P),
+            "sampler_logp_PGT": stack(rows, "logp_GT", P),
+            "ref_logp_PGT": None,
+            "task_P": task_P,
+        }
+        where = (columns["inputs"], columns["response_PGT"])
+        if batch.minibatches > 1:
+            # Fresh rows: what this very program says of them now. Surplus rows keep the log-probs
+            # of the policy that drew them.
+            now_PGT = self._score_all(self.state.params, *where)
+            columns["old_logp_PGT"] = np.where(
+                fresh_P[:, None, None], now_PGT, columns["old_logp_PGT"]
+            )
+        if self.reference is not None:
+            columns["ref_logp_PGT"] = self._score_all(self.reference, *where)
+        sums = []
+        # Strided: rows arrive in the order they were drawn, so every minibatch sees old and new.
+        for k in range(batch.minibatches):
+            part = jax.tree.map(lambda x, k=k: x[k :: batch.minibatches], columns)
+            on_policy_P = (fresh_P if k == 0 else np.zeros(P, bool))[k :: batch.minibatches]
+            minibatch = jax.device_put(
+                StepBatch(on_policy_P=on_policy_P, **part), meshes.row_sharding(self.mesh)
+            )
+            self.state, out = self.update(self.state, minibatch)
+            sums.append(out)
+        return jax.device_get(sums)
+
+    def _score_all(self, params, inputs, response_PGT) -> np.ndarray:
+        """Log-probs of all rows, a minibatch at a time (the same shapes as in the update)."""
+        n = self.config.batch.minibatches
+        out = np.zeros(response_PGT.shape, np.float32)
+        for k in range(n):
+            part = jax.tree.map(lambda x, k=k: x[k::n], (inputs, response_PGT))
+            part = jax.device_put(part, meshes.row_sharding(self.mesh))
+            out[k::n] = jax.device_get(self.score(params, *part))
+        return out
+
+    def evaluate(self) -> dict[str, TaskScore]:
+        """Held-out greedy accuracy per task."""
+        return evaluate(
+            self.greedy,
+            self.state.params,
+            self.test,
+            lambda prompts, rows: self.encoder.pack(prompts, rows, self.model_config),
+            self.processor.decode,
+            self.scorer,
+            self.config.eval.prompts,
+        )
+
+    def host_state(self) -> dict:
+        """What a resumed run needs beside the device arrays, as JSON."""
+        return {
+            "position": self.feed.position,
+            "surplus": [row.to_json() for row in self.surplus],
+        }
+
+    def restore_host(self, saved: dict) -> None:
+        """Puts data position and surplus rows back."""
+        self.surplus = [
+            Row.from_json(row, self.feed.again(row["prompt_id"])) for row in saved["surplus"]
+        ]
+        self.feed.seek(saved["position"])
+
+    def close(self) -> None:
+        """Stops the helpers."""
+        self.feed.close()
+        self.scorer.close()

@@ -1,0 +1,30 @@
+"""Trains a vision-language model by reinforcement learning.
+
+python launch/train.py --config=configs/onethinker.py:tiny
+python launch/train.py --config=configs/onethinker.py:release --config.optim.lr=1e-6
+python launch/train.py --config=configs/onethinker.py:tiny --workdir=runs/mine --resume
+"""
+
+from absl import flags
+from ml_collections import config_flags
+
+from g2rpo_jax import cli, platform
+from g2rpo_jax.config import resolve
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "config file: FILE.py:VARIANT")
+WORKDIR = flags.DEFINE_string("workdir", None, "run folder (default: runs/CONFIG_VARIANT)")
+RESUME = flags.DEFINE_bool("resume", False, "go on from the newest checkpoint of the run folder")
+
+
+def main() -> None:
+    config = resolve(CONFIG.value)
+    platform.prepare(config.host_devices)
+    from g2rpo_jax.train.loop import run  # after prepare: JAX reads the environment once
+
+    name = cli.run_name(flags.FLAGS["config"].config_filename)
+    run(config, cli.workdir_of(WORKDIR.value, name, RESUME.value), RESUME.value)
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    cli.main(main)

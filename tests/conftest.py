@@ -1,0 +1,19 @@
+"""Settings of every test: several virtual devices, strict shapes, no network."""
+
+import os
+
+# Before JAX starts: eight virtual CPU devices for the sharding tests.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+).strip()
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import jax
+from hypothesis import settings
+
+jax.config.update("jax_numpy_rank_promotion", "raise")  # [P] with [P, G] is a slip, not a feature
+
+settings.register_profile("quick", deadline=None, max_examples=60)
+settings.load_profile("quick")

@@ -1,0 +1,153 @@
+"""The whole model against transformers' Qwen3-VL on torch, in float32, on random small weights."""
+
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+from tiny_qwen3_vl import VIDEO, batch, prompt, reference, torch_inputs, torch_logits
+
+from g2rpo_jax import models
+from g2rpo_jax.models.qwen3_vl import Qwen3VL, Qwen3VLConfig, pack
+
+TOLERANCE = 2e-4  # absolute, on logits of order one; what is seen is about 1e-5
+
+GRIDS = {
+    0: [(), ()],
+    1: [((4, 6),), ((8, 2),)],
+    2: [((4, 4), (2, 6)), ((6, 4), (2, 2))],
+    5: [((2, 2), (4, 2), (2, 6), (4, 4), (2, 4)), ((6, 2), (2, 2), (2, 2), (2, 4), (4, 4))],
+}
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["untied", "tied"])
+def pair(request, tmp_path_factory):
+    """(transformers' model, ours loaded from what it saved)."""
+    theirs = reference(tied=request.param)
+    directory = tmp_path_factory.mktemp("model")
+    theirs.save_pretrained(directory)
+    return theirs, models.load(directory)
+
+
+def prompts_with(images, seed=0):
+    rng = np.random.default_rng(seed)
+    return [prompt(rng, grids) for grids in GRIDS[images]]
+
+
+def assert_same_logits(theirs, ours, prompts, side):
+    arrays = batch(prompts, side)
+    expected = torch_logits(theirs, arrays)
+    mask = arrays["attention_mask"].astype(bool)
+    assert 1 < np.abs(expected[mask]).max() < 30  # or the tolerance would say nothing
+    found = np.asarray(models.logits(ours, **arrays))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found[mask], expected[mask], rtol=0, atol=TOLERANCE)
+    assert (found[~mask] == 0).all()
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("images", [0, 1, 2, 5])
+def test_logits_are_those_of_transformers(pair, images, side):
+    assert_same_logits(*pair, prompts_with(images), side)
+
+
+def test_a_batch_may_mix_prompts_with_any_number_of_images(pair):
+    prompts = [prompts_with(images, seed=images)[0] for images in (2, 0, 5, 1)]
+    assert_same_logits(*pair, prompts, "left")
+
+
+def test_every_layer_of_text_and_vision_is_that_of_transformers(pair):
+    theirs, ours = pair
+    prompts = [*prompts_with(5), *prompts_with(1)]
+    blocks, layers = [], []
+    visual, language = theirs.model.visual, theirs.model.language_model
+    hooks = [b.register_forward_hook(lambda m, i, out: blocks.append(out)) for b in visual.blocks]
+    # What enters layer i + 1 (or the final norm) is layer i's output with DeepStack added.
+    hooks += [
+        m.register_forward_pre_hook(lambda m, inputs: layers.append(inputs[0]))
+        for m in [*language.layers[1:], language.norm]
+    ]
+    with torch.no_grad():
+        theirs(**torch_inputs(batch(prompts)))
+    for hook in hooks:
+        hook.remove()
+
+    rows = pack(prompts, ours.config, 64, 96)
+    found_blocks, found_layers = ours.layer_outputs(rows)
+    assert len(blocks) == len(found_blocks) == 4 and len(layers) == len(found_layers) == 3
+    for expected, found in zip(blocks, np.asarray(found_blocks), strict=True):
+        real = rows.segment_PN >= 0  # transformers strings all patches of the batch together
+        np.testing.assert_allclose(found[real], expected.numpy(), rtol=0, atol=TOLERANCE)
+    for expected, found in zip(layers, np.asarray(found_layers), strict=True):
+        for row, p in enumerate(prompts):
+            n = len(p.input_ids)
+            np.testing.assert_allclose(
+                found[row, :n], expected[row, :n].numpy(), rtol=0, atol=TOLERANCE
+            )
+
+
+def test_image_tokens_and_deepstack_features_are_those_of_transformers(pair):
+    theirs, ours = pair
+    prompts = prompts_with(5)
+    arrays = torch_inputs(batch(prompts))
+    with torch.no_grad():
+        expected = theirs.model.visual(arrays["pixel_values"], grid_thw=arrays["image_grid_thw"])
+    rows = pack(prompts, ours.config, 64, 96)
+    merged, deepstack, _ = ours.vision(rows, ours.dtype)
+    real = rows.segment_PN[:, ::4] >= 0
+    found = [np.asarray(merged)[real], *np.asarray(deepstack)[:, real]]
+    assert len(found) == 1 + len(expected.deepstack_features) == 3
+    for a, b in zip(found, [expected.pooler_output, *expected.deepstack_features], strict=True):
+        np.testing.assert_allclose(a, b.numpy(), rtol=0, atol=TOLERANCE)
+
+
+def test_the_frames_of_a_video_stand_at_its_runs_of_video_tokens(pair):
+    theirs, ours = pair
+    rng = np.random.default_rng(3)
+    p = prompt(rng, [(4, 6), (4, 6)], token=VIDEO)
+    ids, pixels = torch.from_numpy(p.input_ids)[None], torch.from_numpy(p.pixel_values)
+    p.image_grid_thw = np.array([[2, 4, 6]])  # one video of two frames
+    with torch.no_grad():
+        expected = theirs(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            pixel_values_videos=pixels,
+            video_grid_thw=torch.from_numpy(p.image_grid_thw),
+            mm_token_type_ids=2 * (ids == VIDEO).int(),
+        ).logits
+    hidden = ours.prompt_hidden(pack([p], ours.config, 64, 48))
+    found = np.asarray(ours.unembed(hidden))[:, : len(p.input_ids)]
+    np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=TOLERANCE)
+
+
+def test_greedy_decoding_gives_the_tokens_of_generate(pair):
+    theirs, ours = pair
+    prompts, T = [*prompts_with(2), *prompts_with(0)], 6
+    with torch.no_grad():
+        expected = theirs.generate(
+            **torch_inputs(batch(prompts, "left")),
+            max_new_tokens=T,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
+        )[:, -T:].numpy()
+    rows = pack(prompts, ours.config, 64, 64)
+    graphdef, params = nnx.split(ours)
+    hidden_PD, cache = ours.prefill(rows, responses=1, tokens=T)
+    found, step = [], nnx.jit(lambda model, *args: model.decode(*args))
+    for t in range(T):
+        found.append(np.asarray(ours.unembed(hidden_PD)).argmax(-1))
+        hidden_PGD, cache = step(ours, found[-1][:, None], t, cache, rows)
+        hidden_PD = hidden_PGD[:, 0]
+    np.testing.assert_array_equal(np.stack(found, 1), expected)
+
+
+def test_bfloat16_products_stay_near_float32(pair):
+    # bfloat16 keeps 8 bits: about 0.4 % a rounding, and some dozens of them add up.
+    theirs, _ = pair
+    config = Qwen3VLConfig.from_dict(theirs.config.to_dict())
+    narrow, wide = (Qwen3VL(config, nnx.Rngs(0), dtype=d) for d in ("bfloat16", "float32"))
+    rows = pack(prompts_with(2), config, 64, 64)
+    hidden = narrow.prompt_hidden(rows)
+    assert hidden.dtype == "bfloat16" and narrow.unembed(hidden).dtype == "float32"
+    found, expected = narrow.unembed(hidden), wide.unembed(wide.prompt_hidden(rows))
+    assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()

@@ -1,0 +1,102 @@
+"""Spatial grounding: intersection over union, and the shape of the answer."""
+
+import json
+
+import hypothesis as hyp
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from g2rpo_jax.rewards.boxes import box_structure, iou, spatial_grounding
+from g2rpo_jax.rewards.parse import Unscorable
+
+grid = st.integers(0, 12)
+grid_box = st.tuples(grid, grid, grid, grid)
+
+
+def answer(*box):
+    return json.dumps({"boxes": list(box)})
+
+
+def cells(box):
+    """The unit cells of a 12 x 12 board that a box covers."""
+    covered = np.zeros((12, 12), bool)
+    covered[box[1] : box[3], box[0] : box[2]] = True
+    return covered
+
+
+@hyp.given(grid_box, grid_box)
+def test_iou_is_the_share_of_covered_cells(a, b):
+    both, either = (cells(a) & cells(b)).sum(), (cells(a) | cells(b)).sum()
+    assert spatial_grounding(answer(*a), answer(*b)) == (both / either if both else 0.0)
+
+
+coordinate = st.floats(-1e6, 1e6)
+any_box = st.lists(coordinate, min_size=4, max_size=4)
+
+
+@hyp.given(any_box, any_box)
+def test_iou_is_symmetric_and_a_share(a, b):
+    assert 0.0 <= iou(a, b) <= 1.0
+    assert iou(a, b) == iou(b, a)
+
+
+side = st.floats(1e-3, 1e3)
+
+
+@hyp.given(coordinate, coordinate, side, side)
+def test_a_box_with_an_area_equals_itself(x, y, width, height):
+    box = [x, y, x + width, y + height]
+    assert iou(box, box) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("said", "right"),
+    [
+        ((0, 0, 100, 100), 1.0),
+        ((0, 0, 100, 50), 0.5),
+        ((50, 50, 150, 150), 2500 / 17500),
+        ((100, 0, 200, 100), 0.0),  # touches
+        ((100, 100, 0, 0), 0.0),  # corners swapped
+        ((0, 0, 0, 0), 0.0),
+        ((-1e6, -1e6, 1e6, 1e6), 1e4 / 4e12),
+    ],
+)
+def test_iou_worked_by_hand(said, right):
+    assert spatial_grounding(answer(*said), answer(0, 0, 100, 100)) == pytest.approx(right)
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("[0, 0, 1, 1]", "no_json"),
+        ("the box is 0 0 1 1", "no_json"),
+        ("{}", "no_box"),
+        ('{"boxes": null}', "no_box"),
+        ('{"boxes": [0, 0, 1]}', "no_box"),
+        ('{"boxes": [[0, 0, 1, 1]]}', "no_box"),
+        ('{"boxes": [0, 0, 1, true]}', "no_box"),
+        ('{"boxes": ["0", 0, 1, 1]}', "no_box"),
+        ('{"boxes": [0, 0, 1e300, 1e300]}', "no_box"),
+        ('{"boxes": [0, 0, NaN, 1]}', "not_finite"),
+        ('{"boxes": [0, 0, 1, Infinity]}', "not_finite"),
+        ('{"boxes": [0, 0, 1, 1e400]}', "not_finite"),
+        ('{"boxes": [0, 0, 1, ' + "9" * 5000 + "]}", "too_long"),
+        ("[" * 10**5, "too_long"),
+    ],
+)
+def test_what_is_no_box_has_no_accuracy_and_no_structure(said, kind):
+    with pytest.raises(Unscorable) as caught:
+        spatial_grounding(said, answer(0, 0, 1, 1))
+    assert caught.value.kind == kind
+    assert box_structure(said, answer(0, 0, 1, 1)) == 0.0
+
+
+def test_structure_is_the_shape_alone():
+    assert box_structure(answer(9, 9, 0, 0), answer(0, 0, 1, 1)) == 0.5
+
+
+def test_a_truth_without_a_box_is_the_rows_fault():
+    with pytest.raises(Unscorable) as caught:
+        spatial_grounding(answer(0, 0, 1, 1), "{}")
+    assert caught.value.kind == "bad_truth"
