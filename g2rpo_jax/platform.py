@@ -1,7 +1,7 @@
-"""Where a run executes: what to set before JAX starts, and what each back end is asked to do differently.
+"""Where a run executes: what to set before JAX starts, and what each back end does differently.
 
-Everything else in the package is written so that the strictest compiler (Neuron's) takes it. The few
-choices that would cost something elsewhere are fields of one record, chosen once per run.
+Everything else in the package is written so that the strictest compiler (Neuron's) takes it. The
+few choices that would cost something elsewhere are fields of one record, chosen once per run.
 """
 
 import dataclasses

@@ -174,12 +174,11 @@ def _task_transport(
     num_tasks: int,
     unit_variance: bool = False,
 ) -> PG:
-    rank_PG = jnp.zeros(value_PG.shape, jnp.float32)
-    for task in range(num_tasks):
-        here_PG = valid_PG & (task_P == task)[:, None]
-        rank_N = optimal_transport(value_PG.reshape(-1), here_PG.reshape(-1), unit_variance)
-        rank_PG = jnp.where(here_PG, rank_N.reshape(value_PG.shape), rank_PG)
-    return rank_PG
+    here_KP = task_P[None, :] == jnp.arange(num_tasks, dtype=jnp.int32)[:, None]
+    here_KN = (here_KP[:, :, None] & valid_PG[None]).reshape(num_tasks, value_PG.size)
+    in_tasks = jax.vmap(optimal_transport, in_axes=(None, 0, None))
+    rank_KN = in_tasks(value_PG.reshape(value_PG.size), here_KN, unit_variance)
+    return jnp.sum(rank_KN, axis=0).reshape(value_PG.shape)  # 0 in every task but its own
 
 
 def _count(condition: Array) -> Array:

@@ -47,6 +47,25 @@ def table(summary: dict) -> str:
     return "\n".join(lines)
 
 
+def closing(workdir: Path, summary: dict, curves: Path) -> str:
+    """The last words of a run: what it reached, how long it took, where everything lies."""
+    state = "finished" if summary["finished"] else "stopped; go on with --resume"
+    compiled = summary["compile"]
+    return "\n".join(
+        [
+            "",
+            table(summary),
+            "",
+            f"{state}: {summary['steps']} steps in {summary['wall_seconds']:.0f} s, "
+            f"{compiled['count']} programs compiled in {compiled['seconds']:.0f} s",
+            f"curves   {curves}",
+            f"numbers  {workdir}/summary.json, metrics.jsonl, tensorboard/",
+            f"samples  {workdir}/samples.jsonl",
+            f"weights  {workdir}/checkpoints",
+        ]
+    )
+
+
 PANELS = (
     ("eval/accuracy", "held-out accuracy"),
     ("reward/accuracy", "accuracy of sampled responses"),

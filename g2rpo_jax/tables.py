@@ -25,6 +25,5 @@ def lookup(table: Mapping[str, T], name: str, *, kind: str) -> T:
     """
     if name in table:
         return table[name]
-    raise ValueError(
-        f"unknown {kind} {name!r}{nearest(name, table)} Known: {', '.join(sorted(table))}."
-    )
+    hint = nearest(name, table) or "."
+    raise ValueError(f"unknown {kind} {name!r}{hint} Known: {', '.join(sorted(table))}.")

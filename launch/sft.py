@@ -7,7 +7,6 @@ python launch/sft.py --config=configs/cold_start.py --config.directory=runs/my_m
 import json
 from pathlib import Path
 
-from absl import flags
 from ml_collections import config_flags
 
 from g2rpo_jax import cli, platform

@@ -22,7 +22,7 @@ def main() -> None:
     from g2rpo_jax.train.loop import run  # after prepare: JAX reads the environment once
 
     name = cli.run_name(flags.FLAGS["config"].config_filename)
-    run(config, cli.workdir_of(WORKDIR.value, name, RESUME.value), RESUME.value)
+    run(config, cli.workdir_of(WORKDIR.value, name, RESUME.value), RESUME.value, say=print)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Advantage estimators: the paper's figures, float64 references, laws that every entry keeps."""
 
 import dataclasses
+import functools
 
 import hypothesis as hyp
 import hypothesis.extra.numpy as hnp
@@ -9,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import norm
 
@@ -28,6 +28,7 @@ def compute(name, reward, **kwargs):
     return np.asarray(advantages.compute(name, np.asarray(reward, np.float32), **kwargs)[0])
 
 
+@functools.cache
 def initial(name, **options):
     options = AdvantageConfig(name=name, **options)
     return advantages.init_state(options, K), options
@@ -137,13 +138,13 @@ REFERENCES = {
 
 
 def make_group(reward, valid, task, components, length, num_tasks=K):
-    parts = {key: jnp.asarray(value, jnp.float32) for key, value in components.items()}
+    parts = {key: np.asarray(value, np.float32) for key, value in components.items()}
     return Group(
-        jnp.asarray(reward, jnp.float32),
-        jnp.asarray(valid),
-        jnp.asarray(task, jnp.int32),
+        np.asarray(reward, np.float32),
+        np.asarray(valid),
+        np.asarray(task, np.int32),
         parts,
-        jnp.asarray(length, jnp.float32),
+        np.asarray(length, np.float32),
         num_tasks,
     )
 
@@ -185,6 +186,7 @@ def run(name, arrays, num_tasks=K, **options):
     return np.asarray(adv), state
 
 
+some_examples = hyp.settings(max_examples=25)  # for every estimator
 every_estimator = pytest.mark.parametrize("name", sorted(ESTIMATORS))
 
 
@@ -255,62 +257,11 @@ def test_second_stage_of_the_release_mixes_prompts():
     assert_allclose(apart, compute("g2rpo", [one_of_eight, three_of_eight]), atol=1e-6)
 
 
-def test_variance_of_untied_quantiles_and_its_rescaling():
-    for n, variance in {2: 0.455, 5: 0.767, 8: 0.851, 32: 0.961}.items():
-        reward = np.random.default_rng(n).permutation(n)[None]
-        assert_allclose(np.var(compute("g2rpo", reward)), variance, atol=0.0006)
-        assert_allclose(np.var(compute("g2rpo", reward, unit_variance=True)), 1.0, rtol=1e-5)
-
-
-# Ranks: parity, and what must hold to the bit
-
-
-def torch_algorithm_1(reward):
-    """The paper's Algorithm 1: sort, quantiles, equal rewards share their mean, put back."""
-    n = len(reward)
-    if n <= 1:
-        return torch.zeros(n, dtype=torch.float64)
-    ordered, index = torch.sort(reward)
-    p = (torch.arange(1, n + 1, dtype=torch.float64) - 0.5) / n
-    q = torch.sqrt(torch.tensor(2.0, dtype=torch.float64)) * torch.erfinv(2 * p - 1)
-    _, tie, size = torch.unique_consecutive(ordered, return_inverse=True, return_counts=True)
-    mean = torch.zeros(len(size), dtype=torch.float64).scatter_add_(0, tie, q) / size
-    return torch.empty(n, dtype=torch.float64).scatter_(0, index, mean[tie])
-
-
-def test_ten_thousand_vectors_against_torch():
-    rng = np.random.default_rng(0)
-    for size in (1, 2, 5, 8, 16):
-        tied = rng.integers(0, rng.integers(1, 6, (1400, 1)), (1400, size)) / 4
-        graded = rng.random((600, size))
-        reward = np.concatenate([tied, graded]).astype(np.float32)
-        expected = np.stack([torch_algorithm_1(torch.tensor(row)).numpy() for row in reward])
-        for form in ranks.RANKS:
-            assert_allclose(compute("g2rpo", reward, ranks=form), expected, atol=3e-6)
+# What must hold to the bit
 
 
 def bits(values):
     return np.asarray(values, np.float32).view(np.uint32)
-
-
-@pytest.mark.parametrize("shape", [(1, 3), (7, 8), (33, 5), (64, 16)])
-def test_equal_rank_counts_give_identical_bits_in_every_group(shape):
-    rng = np.random.default_rng(1)
-    reward = rng.integers(0, 4, shape).astype(np.float32) * rng.random((shape[0], 1))
-    reward = reward.astype(np.float32)
-    valid = rng.random(shape) > 0.25
-    peer = valid[:, None, :]
-    below = np.sum((reward[:, None, :] < reward[:, :, None]) & peer, -1)
-    upto = np.sum((reward[:, None, :] <= reward[:, :, None]) & peer, -1)
-    count = np.broadcast_to(valid.sum(1, keepdims=True), shape)
-    for rank in (ranks.group_rank, jax.jit(ranks.group_rank)):
-        seen = {}
-        for key, value in zip(
-            zip(count[valid], below[valid], upto[valid], strict=True),
-            bits(rank(jnp.asarray(reward), jnp.asarray(valid)))[valid],
-            strict=True,
-        ):
-            assert seen.setdefault(key, value) == value
 
 
 def test_stage_two_keeps_ties_of_stage_one_across_prompts():
@@ -347,27 +298,15 @@ def test_negated_rewards_give_exactly_negated_ranks(arrays):
         assert_array_equal(run(name, negated)[0], -run(name, arrays)[0])
 
 
-@pytest.mark.parametrize("unit_variance", [False, True])
-@pytest.mark.parametrize("name", BY_RANK)
+@pytest.mark.parametrize(
+    "name, unit_variance", [("g2rpo", True), *((name, False) for name in BY_RANK)]
+)
 def test_comparison_and_erfinv_forms_agree(name, unit_variance):
     for seed in range(20):
         arrays = random_arrays(seed)
         one = run(name, arrays, unit_variance=unit_variance)[0]
         two = run(name, arrays, unit_variance=unit_variance, ranks="erfinv")[0]
         assert_allclose(one, two, atol=3e-6)
-
-
-def test_whole_batch_ranks_are_accurate_and_do_not_depend_on_the_block_size(monkeypatch):
-    rng = np.random.default_rng(3)
-    value = jnp.asarray(rng.integers(0, 900, (128, 8)), jnp.float32)
-    valid = jnp.asarray(rng.random((128, 8)) > 0.1)
-    task = jnp.asarray(rng.integers(0, 2, 128), jnp.int32)
-    whole = np.asarray(ranks.task_rank(value, valid, task, 2))
-    monkeypatch.setattr(ranks, "COMPARISONS_AT_ONCE", 150 * 1024)  # seven blocks, the last short
-    assert_array_equal(ranks.task_rank(value, valid, task, 2), whole)
-    for k in range(2):
-        here = np.asarray(valid & (task == k)[:, None])
-        assert_allclose(whole[here], ot(np.asarray(value)[here]), atol=3e-6)
 
 
 # References and laws
@@ -384,6 +323,7 @@ def test_estimator_equals_its_float64_reference(name):
 
 
 @every_estimator
+@some_examples
 @hyp.given(groups(), st.integers(-8, 8))
 def test_a_constant_added_to_every_reward_changes_nothing(name, arrays, shift):
     moved = arrays | {
@@ -396,6 +336,7 @@ def test_a_constant_added_to_every_reward_changes_nothing(name, arrays, shift):
 
 
 @every_estimator
+@some_examples
 @hyp.given(groups(), st.sampled_from([0.25, 4.0]))
 def test_scaled_rewards_scale_or_change_nothing(name, arrays, scale):
     scaled = arrays | {
@@ -411,6 +352,7 @@ def test_scaled_rewards_scale_or_change_nothing(name, arrays, scale):
 
 
 @every_estimator
+@some_examples
 @hyp.given(groups(), st.permutations(range(G)), st.permutations(range(P)))
 def test_advantages_follow_a_permutation_of_responses_and_of_prompts(name, arrays, across, down):
     def permuted(x):
@@ -422,6 +364,7 @@ def test_advantages_follow_a_permutation_of_responses_and_of_prompts(name, array
 
 
 @every_estimator
+@some_examples
 @hyp.given(groups(), st.sampled_from([np.nan, np.inf, -1e30, 7.0]))
 def test_an_invalid_response_moves_nobody_and_gets_zero(name, arrays, poison):
     valid = arrays["valid"] & (arrays["task"] >= 0)[:, None]
@@ -485,7 +428,7 @@ def test_a_prompt_with_one_or_no_valid_response_gets_zero(name):
 @every_estimator
 def test_estimator_contract(name):
     state, options = initial(name)
-    group = make_group(**random_arrays(3))
+    group = jax.tree.map(jnp.asarray, make_group(**random_arrays(3)))
     eager, eager_state = ESTIMATORS[name](group, state, options)
     adv, new_state = COMPUTE(group, state, options)
     assert adv.shape == (P, G) and adv.dtype == jnp.float32 and np.all(np.isfinite(adv))

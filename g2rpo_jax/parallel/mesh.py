@@ -29,7 +29,7 @@ class MeshConfig:
         sizes = (self.data, self.fsdp, self.tensor)
         if any(s == 0 or s < -1 for s in sizes) or sizes.count(-1) > 1:
             raise ValueError(
-                f"mesh={dict(zip(AXES, sizes, strict=True))}: sizes are positive, and at most one is -1"
+                f"mesh data, fsdp, tensor = {sizes}: sizes are positive, and at most one is -1"
             )
 
 

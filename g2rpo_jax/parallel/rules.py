@@ -1,4 +1,4 @@
-"""Which mesh axis each parameter axis is divided over: path pattern -> logical axes -> mesh axes."""
+"""Which mesh axis each parameter axis is divided over: path -> logical axes -> mesh axes."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Rows in, packed prompt batches out: encoding, buckets, skipping, one batch ahead of the device."""
+"""Rows in, packed prompts out: encoding, buckets, skipping, one batch ahead of the device."""
 
 import collections
 import dataclasses

@@ -1,4 +1,4 @@
-"""The run, top to bottom: rollout -> rewards -> filter -> advantages -> updates -> log, look, save."""
+"""The run, top to bottom: rollout, rewards, filter, advantages, updates; then log, look, save."""
 
 import collections
 import contextlib
@@ -6,6 +6,7 @@ import dataclasses
 import json
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,19 @@ from g2rpo_jax.train.trainer import Trainer
 Evaluations = dict[int, dict[str, dict[str, float]]]  # step -> task -> TaskScore's fields
 
 
-def run(config: RunConfig, workdir: Path, resume: bool = False) -> dict:
+def run(
+    config: RunConfig,
+    workdir: Path,
+    resume: bool = False,
+    say: Callable[[str], None] = logging.info,
+) -> dict:
     """Trains to the end, or until asked to stop; writes and returns the summary.
 
     Args:
       config: resolved configuration.
       workdir: where everything is written.
       resume: go on from the newest checkpoint in `workdir`.
+      say: takes the description at the start and the table at the end.
     Raises:
       ValueError: bad input (the message names file, row or field), or nothing to resume.
     """
@@ -41,7 +48,7 @@ def run(config: RunConfig, workdir: Path, resume: bool = False) -> dict:
     if resume:
         first, evaluations, earlier_s = _restore(trainer, checkpoints)
     (workdir / "config.json").write_text(json.dumps(to_plain(config), indent=1) + "\n")
-    print(trainer.describe(), flush=True)
+    say(trainer.describe())
     writer = metrics.Writer(workdir, start=first + 1, tensorboard=config.log.tensorboard)
     samples = report.SampleLog(workdir, start=first + 1)
     due = evaluation_steps(config, trainer.steps)
@@ -83,8 +90,7 @@ def run(config: RunConfig, workdir: Path, resume: bool = False) -> dict:
         "evaluations": _keyed(evaluations),
     }
     report.write_json(workdir / "summary.json", summary)
-    curves = report.curves(workdir, trainer.tasks)
-    print(f"\n{report.table(summary)}\n\ncurves   {curves}\nnumbers  {workdir}/metrics.jsonl, ")
+    say(report.closing(workdir, summary, report.curves(workdir, trainer.tasks)))
     return summary
 
 

@@ -14,7 +14,7 @@ from flax import nnx
 from tqdm import tqdm
 
 from g2rpo_jax import models
-from g2rpo_jax.config import DataConfig, ShapeConfig, SftConfig
+from g2rpo_jax.config import DataConfig, SftConfig, ShapeConfig
 from g2rpo_jax.data import prompts, rows, tokenizer
 from g2rpo_jax.data.batches import PromptStream
 from g2rpo_jax.data.processor import Processor

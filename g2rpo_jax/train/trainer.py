@@ -51,7 +51,8 @@ class Trainer:
         self.encoder = Encoder(config.data, self.processor, self.tasks)
         train = self._read(config.data.train)
         self.steps = config.steps or max(1, config.epochs * len(train) // config.batch.prompts)
-        self.feed = Feed(PromptStream(train, seed=config.seed), self.encoder)
+        self.stream = PromptStream(train, seed=config.seed)
+        self.feed = Feed(self.stream, self.encoder)
         self.test = self._test_items() if config.eval.every else []
         self.scorer = Scorer(config.reward)
         self.surplus: list[Row] = []
@@ -133,6 +134,32 @@ class Trainer:
         self.advantage = jax.jit(functools.partial(estimator, options=config.advantage))
         bands = shaping.length_bands([config.tasks[t].length for t in self.tasks])
         self.length_reward = jax.jit(functools.partial(shaping.length_reward, bands=bands))
+
+    def learning_rate(self, step: int) -> float:
+        """Learning rate of the last update of a step."""
+        return float(jax.device_get(self.schedule(step * self.config.batch.minibatches - 1)))
+
+    def describe(self) -> str:
+        """What is about to run: model, data, mesh, and one whole prompt with its sizes."""
+        config = self.config
+        sizes = [x.size for x in jax.tree.leaves(self.state.params)]
+        drawn = self.feed.again(0)
+        shown = self.processor.decode(drawn.prompt.input_ids)
+        grids = drawn.prompt.image_grid_thw
+        images = [] if grids is None else [f"{h}x{w} patches" for _, h, w in grids.tolist()]
+        mesh = " x ".join(f"{name} {size}" for name, size in self.mesh.shape.items())
+        lines = [
+            f"model     {config.model.directory}: {sum(sizes):,} parameters",
+            f"devices   {self.mesh.devices.size} x {jax.default_backend()}, mesh {mesh}",
+            f"data      {len(self.stream):,} training rows, {len(self.test):,} test rows; "
+            f"skipped {sum(self.encoder.skipped.values())} {dict(self.encoder.skipped)}",
+            f"training  {self.steps} steps of {config.batch.prompts} prompts x {config.responses} "
+            f"responses; advantage {config.advantage.name}, loss {config.objective.name}",
+            f"prompt    {len(drawn.prompt.input_ids)} tokens, images {images or 'none'}; without "
+            "special tokens it reads:",
+            *(f"          | {line}" for line in shown.strip().splitlines()),
+        ]
+        return "\n".join(lines)
 
     def rollout(self, step: int, clock: dict[str, float]) -> list[Row]:
         """Draws, samples and scores one round of fresh rows."""

@@ -1,0 +1,110 @@
+"""Rollouts: sampled log-probs are the trainer's, and a sample does not depend on its batch."""
+
+import jax
+import numpy as np
+import pytest
+
+from g2rpo_jax.models.qwen3_vl import pack
+from g2rpo_jax.parallel.mesh import MeshConfig, make, row_sharding
+from g2rpo_jax.rollout.engine import Engine
+from g2rpo_jax.rollout.sampler import SamplingConfig
+from g2rpo_jax.train.policy_step import StepConfig, compile_score
+from tests import tiny
+
+EOS, PAD = (5, 17), 0
+
+
+def engine(responses=4, tokens=12, chunk=4, devices=1, graphdef=None, **sampling):
+    mesh = make(MeshConfig(data=devices), jax.devices()[:devices])
+    return Engine(
+        graphdef or tiny.model()[0],
+        mesh,
+        responses=responses,
+        max_tokens=tokens,
+        chunk=chunk,
+        sampling=SamplingConfig(**sampling),
+        eos=EOS,
+        pad=PAD,
+    )
+
+
+@pytest.fixture(scope="module")
+def rolled():
+    _, params = tiny.model()
+    rows = tiny.prompts(6)
+    return params, rows, engine().generate(params, pack(rows, tiny.CONFIG, 12, 8), range(6), seed=3)
+
+
+def test_sampler_log_probs_are_the_trainers(rolled):
+    params, rows, out = rolled
+    graphdef, _ = tiny.model()
+    score = compile_score(graphdef, StepConfig(), make(MeshConfig(data=1), jax.devices()[:1]))
+    logp_PGT = np.asarray(score(params, pack(rows, tiny.CONFIG, 12, 8), out.token_PGT))
+    np.testing.assert_allclose(
+        out.logp_PGT[out.mask_PGT], logp_PGT[out.mask_PGT], rtol=1e-4, atol=1e-4
+    )
+
+
+def test_a_response_ends_with_its_end_token_and_is_padded_after(rolled):
+    _, _, out = rolled
+    assert out.ended_PG.any() and not out.ended_PG.all()
+    for tokens, mask, ended in zip(
+        out.token_PGT.reshape(-1, 12),
+        out.mask_PGT.reshape(-1, 12),
+        out.ended_PG.ravel(),
+        strict=True,
+    ):
+        n = mask.sum()
+        assert mask[:n].all() and (tokens[n:] == PAD).all()
+        assert np.isin(tokens[: n - 1], EOS).sum() == 0
+        assert np.isin(tokens[n - 1], EOS) == ended
+        assert ended or n == 12
+
+
+def test_a_sample_does_not_depend_on_its_batch_bucket_or_chunk(rolled):
+    params, rows, out = rolled
+    alone = engine(chunk=6).generate(params, pack(rows[4:5], tiny.CONFIG, 16, 16), [4], seed=3)
+    np.testing.assert_array_equal(alone.token_PGT[0], out.token_PGT[4])
+    np.testing.assert_allclose(alone.logp_PGT[0], out.logp_PGT[4], rtol=1e-4, atol=1e-4)
+
+
+def test_devices_change_nothing(rolled):
+    params, rows, out = rolled
+    two = engine(devices=2)
+    params = jax.device_put(params, row_sharding(two.mesh).with_spec(jax.sharding.PartitionSpec()))
+    got = two.generate(params, pack(rows, tiny.CONFIG, 12, 8), range(6), seed=3)
+    np.testing.assert_array_equal(got.token_PGT, out.token_PGT)
+
+
+def test_another_seed_or_prompt_id_draws_something_else(rolled):
+    params, rows, out = rolled
+    inputs = pack(rows, tiny.CONFIG, 12, 8)
+    generate = engine().generate
+    assert (generate(params, inputs, range(6), seed=4).token_PGT != out.token_PGT).any()
+    assert (generate(params, inputs, range(6, 12), seed=3).token_PGT != out.token_PGT).any()
+
+
+def test_greedy_takes_the_most_likely_token_at_every_place(rolled):
+    params, rows, _ = rolled
+    graphdef, _ = tiny.model()
+    inputs = pack(rows, tiny.CONFIG, 12, 8)
+    out = engine(responses=1, temperature=0.0).generate(params, inputs, range(6), seed=0)
+    from flax import nnx
+
+    model = nnx.merge(graphdef, params)
+    logits = np.asarray(model.unembed(model.row_hidden(inputs, out.token_PGT)))
+    best = logits.argmax(-1)
+    np.testing.assert_array_equal(best[out.mask_PGT], out.token_PGT[out.mask_PGT])
+
+
+def test_filler_rows_generate_nothing(rolled):
+    params, rows, _ = rolled
+    live = np.array([True, False] * 3)
+    inputs = pack(rows, tiny.CONFIG, 12, 8)
+    out = engine().generate(params, inputs, range(6), seed=3, live_P=live)
+    assert not out.mask_PGT[~live].any() and out.mask_PGT[live].any()
+
+
+def test_a_chunk_that_does_not_divide_is_an_error():
+    with pytest.raises(ValueError, match="max_tokens=12 is not a multiple of chunk=5"):
+        engine(chunk=5)
