@@ -382,11 +382,12 @@ class SftConfig:
     seed: int = 0
     directory: str = "assets/tiny"
     rows: int = 4000
-    steps: int = 3000
-    caption_steps: int = 150
-    caption_share: float = 0.1
+    steps: int = 1800
+    caption_steps: int = 250
+    caption_share: float = 0.15
     think_share: float = 0.5
     prompts: int = 64
+    microbatches: int = 4
     max_tokens: int = 28
     prompt_tokens: int = 48
     patches: int = 64
@@ -397,7 +398,9 @@ class SftConfig:
     eval_rows: int = 600
     host_devices: int = 2
     shape: ShapeConfig = ShapeConfig()
-    optim: OptimConfig = OptimConfig(lr=1.5e-3, warmup_steps=100, b2=0.98)
+    optim: OptimConfig = OptimConfig(
+        lr=2e-3, warmup_steps=100, schedule="cosine", final_lr=0.05, b2=0.98
+    )
 
     def __post_init__(self):
         for name in ("rows", "steps", "prompts", "max_tokens", "eval_every", "eval_rows"):

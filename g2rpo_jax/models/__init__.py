@@ -71,7 +71,7 @@ def logits(
         model.config, input_ids, attention_mask, pixel_values, image_grid_thw
     )
     # A few sizes only, so that calls with other prompts find the program compiled.
-    S = 32 * -(-max(len(prompt.input_ids) for prompt in prompts) // 32)
+    S = 64 * -(-max(len(prompt.input_ids) for prompt in prompts) // 64)
     most = max(0 if prompt.pixel_values is None else len(prompt.pixel_values) for prompt in prompts)
     step = 16 * model.config.vision.merge
     rows = qwen3_vl.pack(prompts, model.config, S, step * -(-most // step))

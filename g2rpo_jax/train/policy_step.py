@@ -194,7 +194,7 @@ def policy_step(
         zeros = jax.tree.map(jnp.zeros_like, state.params)
         grads, (sums, gap_max) = jax.lax.scan(add, zeros, parts)
         sums, gap_max = jax.tree.map(lambda x: jnp.sum(x, axis=0), sums), jnp.max(gap_max)
-    norm = optax.global_norm(grads)
+    norm = optax.tree.norm(grads)
     ok = norm < FINITE
     # Zeros in place of a broken gradient keep NaN out of the untaken branch as well.
     safe = jax.tree.map(lambda g: jnp.where(ok, g, jnp.zeros_like(g)), grads)

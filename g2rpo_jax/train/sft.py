@@ -150,7 +150,12 @@ def run(config: SftConfig) -> dict:
     tx = state.optimizer(config.optim, config.steps)
     train = state.create(params, tx, ())
     train = jax.device_put(train, rules.shardings(train, mesh))
-    step_config = StepConfig(objective=NLL, entropy_low=(0.0,), entropy_high=(0.0,))
+    step_config = StepConfig(
+        objective=NLL,
+        entropy_low=(0.0,),
+        entropy_high=(0.0,),
+        microbatches=config.microbatches,
+    )
     update = compile_step(graphdef, tx, step_config, mesh, train, donate=True)
     greedy = Engine(
         graphdef,
@@ -176,16 +181,19 @@ def run(config: SftConfig) -> dict:
         captions_only = step <= config.caption_steps
         batch = teacher.draw({CAPTIONS: 1.0} if captions_only else task_weights(config, scores))
         train, sums = update(train, jax.device_put(batch, meshes.row_sharding(mesh)))
+        if step == config.caption_steps:
+            tqdm.write(f"captions: {float(sums['loss']):.3f} nats per token")
         if step % config.eval_every == 0 and not captions_only:
             scores = look(params=train.params)
             mean = mean_accuracy(scores)
             history.append({"step": step, "seconds": round(time.perf_counter() - started, 1)})
             history[-1] |= {t: round(s.accuracy, 3) for t, s in scores.items()} | {"mean": mean}
+            history[-1]["nll"] = round(float(sums["loss"]), 4)
             bar.set_postfix(nll=float(sums["loss"]), accuracy=mean)
             tqdm.write(" ".join(f"{k}={v:.3g}" for k, v in history[-1].items()))
+            nnx.update(model, train.params)
+            models.save(model, directory, dtype="float16")
             if mean >= config.stop:
                 break
     scorer.close()
-    nnx.update(model, train.params)
-    models.save(model, directory, dtype="float16")
     return {"steps": step, "seconds": round(time.perf_counter() - started, 1), "history": history}

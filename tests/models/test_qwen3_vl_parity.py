@@ -1,5 +1,7 @@
 """The whole model against transformers' Qwen3-VL on torch, in float32, on random small weights."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from flax import nnx
 from tiny_qwen3_vl import VIDEO, batch, prompt, reference, torch_inputs, torch_logits
 
 from g2rpo_jax import models
-from g2rpo_jax.models.qwen3_vl import Qwen3VL, Qwen3VLConfig, pack
+from g2rpo_jax.models.qwen3_vl import pack
 
 TOLERANCE = 2e-4  # absolute, on logits of order one; what is seen is about 1e-5
 
@@ -19,18 +21,45 @@ GRIDS = {
 }
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Makes, once each: (transformers' model, the directory it was saved to), untied and tied."""
+
+    @functools.cache
+    def make(tied: bool):
+        theirs = reference(tied)
+        directory = tmp_path_factory.mktemp("model")
+        theirs.save_pretrained(directory)
+        return theirs, directory
+
+    return make
+
+
 @pytest.fixture(scope="module", params=[False, True], ids=["untied", "tied"])
-def pair(request, tmp_path_factory):
+def pair(request, saved):
     """(transformers' model, ours loaded from what it saved)."""
-    theirs = reference(tied=request.param)
-    directory = tmp_path_factory.mktemp("model")
-    theirs.save_pretrained(directory)
+    theirs, directory = saved(request.param)
+    return theirs, models.load(directory)
+
+
+@pytest.fixture(scope="module")
+def untied(saved):
+    theirs, directory = saved(False)
     return theirs, models.load(directory)
 
 
 def prompts_with(images, seed=0):
     rng = np.random.default_rng(seed)
     return [prompt(rng, grids) for grids in GRIDS[images]]
+
+
+@nnx.jit
+def jitted_logits(model, rows):
+    return model.unembed(model.prompt_hidden(rows))
+
+
+def logits(model, rows):
+    return np.asarray(jitted_logits(model, rows))
 
 
 def assert_same_logits(theirs, ours, prompts, side):
@@ -51,13 +80,13 @@ def test_logits_are_those_of_transformers(pair, images, side):
 
 
 def test_a_batch_may_mix_prompts_with_any_number_of_images(pair):
-    prompts = [prompts_with(images, seed=images)[0] for images in (2, 0, 5, 1)]
+    prompts = [prompts_with(5)[0], prompts_with(0)[0]]
     assert_same_logits(*pair, prompts, "left")
 
 
-def test_every_layer_of_text_and_vision_is_that_of_transformers(pair):
-    theirs, ours = pair
-    prompts = [*prompts_with(5), *prompts_with(1)]
+def test_every_layer_of_text_and_vision_is_that_of_transformers(untied):
+    theirs, ours = untied
+    prompts = prompts_with(5)
     blocks, layers = [], []
     visual, language = theirs.model.visual, theirs.model.language_model
     hooks = [b.register_forward_hook(lambda m, i, out: blocks.append(out)) for b in visual.blocks]
@@ -71,8 +100,8 @@ def test_every_layer_of_text_and_vision_is_that_of_transformers(pair):
     for hook in hooks:
         hook.remove()
 
-    rows = pack(prompts, ours.config, 64, 96)
-    found_blocks, found_layers = ours.layer_outputs(rows)
+    rows = pack(prompts, ours.config, 64, 64)
+    found_blocks, found_layers = nnx.jit(lambda model, rows: model.layer_outputs(rows))(ours, rows)
     assert len(blocks) == len(found_blocks) == 4 and len(layers) == len(found_layers) == 3
     for expected, found in zip(blocks, np.asarray(found_blocks), strict=True):
         real = rows.segment_PN >= 0  # transformers strings all patches of the batch together
@@ -85,14 +114,15 @@ def test_every_layer_of_text_and_vision_is_that_of_transformers(pair):
             )
 
 
-def test_image_tokens_and_deepstack_features_are_those_of_transformers(pair):
-    theirs, ours = pair
+def test_image_tokens_and_deepstack_features_are_those_of_transformers(untied):
+    theirs, ours = untied
     prompts = prompts_with(5)
     arrays = torch_inputs(batch(prompts))
     with torch.no_grad():
         expected = theirs.model.visual(arrays["pixel_values"], grid_thw=arrays["image_grid_thw"])
-    rows = pack(prompts, ours.config, 64, 96)
-    merged, deepstack, _ = ours.vision(rows, ours.dtype)
+    rows = pack(prompts, ours.config, 64, 64)
+    tower = nnx.jit(lambda model, rows: model.vision(rows, model.dtype)[:2])
+    merged, deepstack = tower(ours, rows)
     real = rows.segment_PN[:, ::4] >= 0
     found = [np.asarray(merged)[real], *np.asarray(deepstack)[:, real]]
     assert len(found) == 1 + len(expected.deepstack_features) == 3
@@ -100,8 +130,8 @@ def test_image_tokens_and_deepstack_features_are_those_of_transformers(pair):
         np.testing.assert_allclose(a, b.numpy(), rtol=0, atol=TOLERANCE)
 
 
-def test_the_frames_of_a_video_stand_at_its_runs_of_video_tokens(pair):
-    theirs, ours = pair
+def test_the_frames_of_a_video_stand_at_its_runs_of_video_tokens(untied):
+    theirs, ours = untied
     rng = np.random.default_rng(3)
     p = prompt(rng, [(4, 6), (4, 6)], token=VIDEO)
     ids, pixels = torch.from_numpy(p.input_ids)[None], torch.from_numpy(p.pixel_values)
@@ -114,14 +144,13 @@ def test_the_frames_of_a_video_stand_at_its_runs_of_video_tokens(pair):
             video_grid_thw=torch.from_numpy(p.image_grid_thw),
             mm_token_type_ids=2 * (ids == VIDEO).int(),
         ).logits
-    hidden = ours.prompt_hidden(pack([p], ours.config, 64, 48))
-    found = np.asarray(ours.unembed(hidden))[:, : len(p.input_ids)]
+    found = logits(ours, pack([p, p], ours.config, 64, 64))[:1, : len(p.input_ids)]
     np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=TOLERANCE)
 
 
-def test_greedy_decoding_gives_the_tokens_of_generate(pair):
-    theirs, ours = pair
-    prompts, T = [*prompts_with(2), *prompts_with(0)], 6
+def test_greedy_decoding_gives_the_tokens_of_generate(untied):
+    theirs, ours = untied
+    prompts, T = prompts_with(2), 6
     with torch.no_grad():
         expected = theirs.generate(
             **torch_inputs(batch(prompts, "left")),
@@ -131,8 +160,7 @@ def test_greedy_decoding_gives_the_tokens_of_generate(pair):
             pad_token_id=0,
         )[:, -T:].numpy()
     rows = pack(prompts, ours.config, 64, 64)
-    graphdef, params = nnx.split(ours)
-    hidden_PD, cache = ours.prefill(rows, responses=1, tokens=T)
+    hidden_PD, cache = nnx.jit(lambda model, rows: model.prefill(rows, 1, T))(ours, rows)
     found, step = [], nnx.jit(lambda model, *args: model.decode(*args))
     for t in range(T):
         found.append(np.asarray(ours.unembed(hidden_PD)).argmax(-1))
@@ -141,13 +169,14 @@ def test_greedy_decoding_gives_the_tokens_of_generate(pair):
     np.testing.assert_array_equal(np.stack(found, 1), expected)
 
 
-def test_bfloat16_products_stay_near_float32(pair):
+def test_bfloat16_products_stay_near_float32(saved):
     # bfloat16 keeps 8 bits: about 0.4 % a rounding, and some dozens of them add up.
-    theirs, _ = pair
-    config = Qwen3VLConfig.from_dict(theirs.config.to_dict())
-    narrow, wide = (Qwen3VL(config, nnx.Rngs(0), dtype=d) for d in ("bfloat16", "float32"))
-    rows = pack(prompts_with(2), config, 64, 64)
-    hidden = narrow.prompt_hidden(rows)
-    assert hidden.dtype == "bfloat16" and narrow.unembed(hidden).dtype == "float32"
-    found, expected = narrow.unembed(hidden), wide.unembed(wide.prompt_hidden(rows))
+    _, directory = saved(False)
+    narrow, wide = (
+        models.load(directory, d, param_dtype="float32") for d in ("bfloat16", "float32")
+    )
+    rows = pack(prompts_with(2), wide.config, 64, 64)
+    found, expected = logits(narrow, rows), logits(wide, rows)
+    assert narrow.embedding.dtype == wide.embedding.dtype == "float32"
+    assert found.dtype == "float32"  # whatever the products, logits are float32
     assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()

@@ -8,6 +8,7 @@ import transformers
 from transformers import Qwen3VLForConditionalGeneration
 
 transformers.utils.logging.disable_progress_bar()
+torch.set_num_threads(1)  # these models are too small to share out
 
 IMAGE, VIDEO, START, END, VOCABULARY = 150, 151, 152, 153, 160
 MERGE, PATCH_FEATURES = 2, 3 * 2 * 4 * 4

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from g2rpo_jax.models.qwen3_vl import pack
-from g2rpo_jax.parallel.mesh import MeshConfig, make, row_sharding
+from g2rpo_jax.parallel.mesh import MeshConfig, make, replicated
 from g2rpo_jax.rollout.engine import Engine
 from g2rpo_jax.rollout.sampler import SamplingConfig
 from g2rpo_jax.train.policy_step import StepConfig, compile_score
@@ -71,7 +71,7 @@ def test_a_sample_does_not_depend_on_its_batch_bucket_or_chunk(rolled):
 def test_devices_change_nothing(rolled):
     params, rows, out = rolled
     two = engine(devices=2)
-    params = jax.device_put(params, row_sharding(two.mesh).with_spec(jax.sharding.PartitionSpec()))
+    params = jax.device_put(params, replicated(two.mesh))
     got = two.generate(params, pack(rows, tiny.CONFIG, 12, 8), range(6), seed=3)
     np.testing.assert_array_equal(got.token_PGT, out.token_PGT)
 

@@ -52,6 +52,13 @@ def scatter(
     ]
 
 
+def line_up(rng: random.Random, bank: Bank, canvas: Canvas, digits: list[int]) -> None:
+    """Paste `digits` into cells that follow one another row by row, from a random first one."""
+    first = rng.randrange(len(CELLS) - len(digits) + 1)
+    for digit, (row, column) in zip(digits, CELLS[first:], strict=False):
+        canvas.paste(rng, bank, digit, row, column)
+
+
 def choice(rng: random.Random, right: str, wrong: list[str]) -> tuple[tuple[str, ...], str]:
     """Shuffled options "A. ..." and the letter of the right one."""
     texts = [right, *wrong]
@@ -66,10 +73,10 @@ def spaced(digits: list[int]) -> str:
 
 
 def ocr(rng: random.Random, bank: Bank) -> Item:
-    """Three to five digits anywhere on the grid, read row by row."""
+    """Three to five digits that follow one another, read row by row."""
     canvas = Canvas()
     digits = [rng.randrange(10) for _ in range(rng.randint(3, 5))]
-    scatter(rng, bank, canvas, digits)
+    line_up(rng, bank, canvas, digits)
     return Item(canvas, "Read the digits.", spaced(digits), "OCR", "look at each digit")
 
 
@@ -77,7 +84,7 @@ def math_reasoning(rng: random.Random, bank: Bank) -> Item:
     """Sum, difference (larger minus smaller) or product of two digits."""
     canvas = Canvas()
     digits = [rng.randrange(10) for _ in range(2)]
-    scatter(rng, bank, canvas, digits)
+    line_up(rng, bank, canvas, digits)
     name, sign, apply = rng.choice(ARITHMETIC)
     a, b = sorted(digits, reverse=True) if name == "difference" else digits
     result = apply(a, b)
@@ -102,7 +109,7 @@ def general_vqa(rng: random.Random, bank: Bank) -> Item:
         *digits, stranger = rng.sample(range(10), 4)
         right = pick(digits)
         wrong = [d for d in digits if d != right] + [stranger]
-    scatter(rng, bank, canvas, digits)
+    line_up(rng, bank, canvas, digits)
     options, letter = choice(rng, str(right), [str(d) for d in wrong])
     question = "Which digit is shown?" if kind == "shown" else f"Which digit is the {kind}?"
     thinking = f"{spaced(digits)}, {right}"
@@ -161,7 +168,7 @@ def count(rng: random.Random, bank: Bank) -> Item:
     total = rng.randint(max(times, 2), 5)
     digits = [named] * times + [rng.choice(others) for _ in range(total - times)]
     rng.shuffle(digits)
-    scatter(rng, bank, canvas, digits)
+    line_up(rng, bank, canvas, digits)
     question = f"How many digits are {named}?"
     return Item(canvas, question, str(times), "regression", spaced(digits))
 
@@ -206,9 +213,9 @@ def spatial_reasoning(rng: random.Random, bank: Bank) -> Item:
 
 
 def spatial_grounding(rng: random.Random, bank: Bank) -> Item:
-    """The 16x16 square of the named digit among two or three different ones."""
+    """The 16x16 square of the named digit of two."""
     canvas = Canvas()
-    digits = rng.sample(range(10), rng.randint(2, 3))
+    digits = rng.sample(range(10), 2)
     placed = scatter(rng, bank, canvas, digits)
     which = rng.randrange(len(digits))
     box = ", ".join(map(str, box_of(placed[which][2])))

@@ -18,7 +18,7 @@ def embed(table_VD: jax.Array, index: jax.Array, gradient: str = "scatter") -> j
         "onehot" multiplies by one-hot matrices, 1024 tokens at a time, for a backend without a
         trustworthy scatter-add (Neuron).
     """
-    return _embed(gradient, table_VD.shape[0], table_VD, index)
+    return _embed(gradient, table_VD.shape[0], jnp.asarray(table_VD), jnp.asarray(index))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

@@ -44,7 +44,8 @@ class Qwen3VL(nnx.Module):
 
     Args:
       config: its shape.
-      rngs: draws random weights, as transformers initialises them.
+      rngs: seeds random weights, as transformers initialises them; not under jit. None: zeros, for
+        `nnx.eval_shape`.
       dtype: of activations and matrix products.
       param_dtype: of the stored weights.
       embedding_gradient: "scatter", or "onehot" where a backend cannot scatter (`embedding.embed`).
@@ -56,7 +57,7 @@ class Qwen3VL(nnx.Module):
     def __init__(
         self,
         config: Qwen3VLConfig,
-        rngs: nnx.Rngs,
+        rngs: nnx.Rngs | None,
         dtype: jnp.dtype = jnp.float32,
         param_dtype: jnp.dtype = jnp.float32,
         embedding_gradient: str = "scatter",
@@ -115,7 +116,7 @@ class Qwen3VL(nnx.Module):
         x_PLD, _ = self._scan(layer, x_PLD, deepstack_KPSD, remat)
         first_PD = _last_token(x_PLD[:, :S], inputs)
         first_PG1D = jnp.broadcast_to(first_PD[:, None, None], (P, G, 1, first_PD.shape[-1]))
-        hidden_PGUD = x_PLD[:, S:].reshape(P, G, U, -1)
+        hidden_PGUD = x_PLD[:, S:].reshape(P, G, U, config.hidden_size)
         return self._final(jnp.concatenate([first_PG1D, hidden_PGUD], axis=2))
 
     def prompt_hidden(self, inputs: RowInputs) -> jax.Array:
@@ -258,7 +259,7 @@ class Qwen3VL(nnx.Module):
 
     def _embed_tokens(self, tokens: jax.Array) -> jax.Array:
         table = self.embedding[...]
-        return embed(table, jnp.asarray(tokens), self.embedding_gradient).astype(self.dtype)
+        return embed(table, tokens, self.embedding_gradient).astype(self.dtype)
 
     def _embed_prompt(self, inputs: RowInputs, remat: str) -> tuple[jax.Array, jax.Array | None]:
         """Prompt embeddings [P, S, D] with the images in place, and the DeepStack features at the
@@ -267,7 +268,9 @@ class Qwen3VL(nnx.Module):
         N = inputs.segment_PN.shape[1]
         if not N:
             return x_PSD, None
-        merged_PMD, deepstack_KPMD, _ = self.vision(inputs, self.dtype, remat)
+        merged_PMD, deepstack_KPMD, _ = self.vision(
+            inputs, self.dtype, remat, self.embedding_gradient
+        )
         image_index_PS = jnp.asarray(inputs.image_index_PS)
         merged_M = jnp.arange(N // self.config.vision.merge, dtype=image_index_PS.dtype)
         place_PSM = (image_index_PS[..., None] == merged_M[None, None]).astype(self.dtype)

@@ -8,6 +8,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from g2rpo_jax.models.qwen3_vl import rope
@@ -20,7 +21,7 @@ Weights = dict[str, jax.Array]  # one layer's, or all layers' with a leading axi
 class TextLayers(nnx.Module):
     """All decoder layers' weights, stacked."""
 
-    def __init__(self, config: TextConfig, rngs: nnx.Rngs, dtype: jnp.dtype):
+    def __init__(self, config: TextConfig, rngs: nnx.Rngs | None, dtype: jnp.dtype):
         n, D, F = config.num_hidden_layers, config.hidden_size, config.intermediate_size
         H = config.head_dim
         A, B = config.num_attention_heads * H, config.num_key_value_heads * H
@@ -108,9 +109,17 @@ def stacked(module: nnx.Module) -> Weights:
     return {k: v[...] for k, v in vars(module).items() if isinstance(v, nnx.Param)}
 
 
-def normal_param(rngs: nnx.Rngs, std: float, dtype: jnp.dtype, *shape: int) -> nnx.Param:
-    """A parameter drawn from a normal distribution around zero."""
-    return nnx.Param((jax.random.normal(rngs.params(), shape) * std).astype(dtype))
+def normal_param(rngs: nnx.Rngs | None, std: float, dtype: jnp.dtype, *shape: int) -> nnx.Param:
+    """A parameter drawn from a normal distribution around zero; zero if `rngs` is None.
+
+    Drawn on the host: the same on every backend, and nothing is compiled (on the device it took
+    seven seconds for a tiny model, one program per shape).
+    """
+    if rngs is None:
+        return nnx.Param(jnp.zeros(shape, dtype))
+    seed = np.asarray(jax.random.key_data(rngs.params()))
+    draw = np.random.default_rng(seed).standard_normal(shape, np.float32)
+    return nnx.Param(jnp.asarray(draw * np.float32(std), dtype))
 
 
 ACTIVATIONS = {
@@ -119,8 +128,14 @@ ACTIVATIONS = {
     "gelu_pytorch_tanh": functools.partial(jax.nn.gelu, approximate=True),
 }
 
-# What the backward pass of a layer finds stored, by the name of the config.
+# What the backward pass of a layer finds stored, by the name of the config: everything; the products
+# with weights (attention and whatever is elementwise is computed again); or its input alone.
 REMAT = {
     "none": lambda body: body,
+    "products": functools.partial(
+        jax.checkpoint,
+        prevent_cse=False,
+        policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    ),
     "full": functools.partial(jax.checkpoint, prevent_cse=False),
 }

@@ -28,7 +28,7 @@ EPS = 1e-6  # of every layer norm of the tower; not in config.json
 class VisionLayers(nnx.Module):
     """All blocks' weights, stacked. q, k and v apart: a fused one cannot be split when sharded."""
 
-    def __init__(self, config: VisionConfig, rngs: nnx.Rngs, dtype: jnp.dtype):
+    def __init__(self, config: VisionConfig, rngs: nnx.Rngs | None, dtype: jnp.dtype):
         n, D, F = config.depth, config.hidden_size, config.intermediate_size
         normal = functools.partial(normal_param, rngs, config.initializer_range, dtype)
         self.norm1_scale = nnx.Param(jnp.ones((n, D), dtype))
@@ -53,7 +53,12 @@ class Mergers(nnx.Module):
     """`count` patch mergers, stacked: norm, then an MLP from 4 patches to one image token."""
 
     def __init__(
-        self, config: VisionConfig, count: int, norm_size: int, rngs: nnx.Rngs, dtype: jnp.dtype
+        self,
+        config: VisionConfig,
+        count: int,
+        norm_size: int,
+        rngs: nnx.Rngs | None,
+        dtype: jnp.dtype,
     ):
         wide = config.hidden_size * config.merge
         normal = functools.partial(normal_param, rngs, config.initializer_range, dtype)
@@ -68,7 +73,7 @@ class Mergers(nnx.Module):
 class VisionTower(nnx.Module):
     """Patch embedding, learned and rotary positions, blocks, merger and DeepStack mergers."""
 
-    def __init__(self, config: VisionConfig, rngs: nnx.Rngs, dtype: jnp.dtype):
+    def __init__(self, config: VisionConfig, rngs: nnx.Rngs | None, dtype: jnp.dtype):
         D, taps = config.hidden_size, len(config.deepstack_visual_indexes)
         normal = functools.partial(normal_param, rngs, config.initializer_range, dtype)
         self.config = config
@@ -80,7 +85,12 @@ class VisionTower(nnx.Module):
         self.deepstack = Mergers(config, taps, D * config.merge, rngs, dtype) if taps else None
 
     def __call__(
-        self, inputs: RowInputs, dtype: jnp.dtype, remat: str = "none", trace: bool = False
+        self,
+        inputs: RowInputs,
+        dtype: jnp.dtype,
+        remat: str = "none",
+        embedding_gradient: str = "scatter",
+        trace: bool = False,
     ) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
         """Image tokens of every row.
 
@@ -88,6 +98,7 @@ class VisionTower(nnx.Module):
           inputs: the rows; N > 0.
           dtype: of the matrix products.
           remat: what a block's backward pass keeps (REMAT).
+          embedding_gradient: for the learned positions (`embedding.embed`).
           trace: also return every block's output.
         Returns:
           merged_PMD: image tokens, M = N / 4; whatever at padding.
@@ -99,7 +110,9 @@ class VisionTower(nnx.Module):
         wide = jnp.promote_types(dtype, jnp.float32)
         patches_PNC = jnp.asarray(inputs.patches_PNC).astype(dtype)
         x_PND = linear(patches_PNC, self.patch_proj[...], self.patch_bias[...])
-        corner_PN4D = embed(self.pos_embed[...], inputs.pos_index_PN4).astype(wide)
+        corner_PN4D = embed(self.pos_embed[...], inputs.pos_index_PN4, embedding_gradient).astype(
+            wide
+        )
         weight_PN41 = jnp.asarray(inputs.pos_weight_PN4)[..., None].astype(wide)
         x_PND = x_PND + (corner_PN4D * weight_PN41).sum(2).astype(dtype)
         angles = rope.axial(config, inputs.patch_hw_PN2, wide)

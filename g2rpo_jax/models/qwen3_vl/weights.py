@@ -93,7 +93,7 @@ def load(
         )
     config = Qwen3VLConfig.read(directory)
     table = leaves(config)
-    model = nnx.eval_shape(lambda: Qwen3VL(config, nnx.Rngs(0), jnp.dtype(dtype)))
+    model = nnx.eval_shape(lambda: Qwen3VL(config, None, jnp.dtype(dtype)))
     model.directory = str(directory)
     graphdef, state = nnx.split(model)
     with _Tensors(directory) as tensors:

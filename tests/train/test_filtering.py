@@ -1,0 +1,101 @@
+"""Filtering looks at raw accuracy, carries its surplus over, and never fails."""
+
+import numpy as np
+import pytest
+
+from g2rpo_jax.config import FilterConfig
+from g2rpo_jax.data.rows import Example
+from g2rpo_jax.rewards import Score
+from g2rpo_jax.train.feed import Drawn
+from g2rpo_jax.train.filtering import collect, keeps
+from g2rpo_jax.train.rows import Row, stack, stack_part
+
+EXAMPLE = Example("1", "q", (), "8", "math", "math_reasoning", "image", ())
+
+
+def row(accuracies, born=1, prompt_id=0, length_reward=0.0) -> Row:
+    G = len(accuracies)
+    return Row(
+        drawn=Drawn(prompt_id, EXAMPLE, None),
+        token_GT=np.arange(G * 3, dtype=np.int32).reshape(G, 3),
+        mask_GT=np.arange(3)[None] < np.array([[1 + g % 3] for g in range(G)]),
+        logp_GT=np.random.default_rng(prompt_id).normal(size=(G, 3)).astype(np.float32),
+        ended_G=np.ones(G, bool),
+        texts=["x"] * G,
+        scores=[Score(a, 1.0, 0.5, 0.9 * a + 0.6, None) for a in accuracies],
+        length_reward_G=np.full(G, length_reward, np.float32),
+        length_weight=0.1,
+        born=born,
+    )
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "kept"),
+    [([0, 0, 0, 0], False), ([1, 1, 1, 1], False), ([0, 0, 0, 1], True), ([0.5] * 4, True)],
+)
+def test_rows_all_right_or_all_wrong_go(accuracies, kept):
+    assert keeps(FilterConfig(), row(accuracies)) is kept
+    assert keeps(FilterConfig(enabled=False), row(accuracies))
+
+
+def test_the_filter_does_not_see_shaping():
+    """NeMo RL #2431: with shaping on, all-wrong rows looked informative."""
+    wrong = row([0.0, 0.0], length_reward=1.0)
+    shaped = row([0.0, 0.0])
+    assert (wrong.reward_G != shaped.reward_G).all() and not keeps(FilterConfig(), wrong)
+
+
+def test_the_length_term_comes_out_of_accuracys_weight():
+    np.testing.assert_allclose(row([1.0], length_reward=0.5).reward_G, 0.8 + 0.05 + 0.1 + 0.5)
+
+
+def drawer(*rounds):
+    """A `draw` that gives these rounds, and counts."""
+    left = list(rounds)
+    return lambda: left.pop(0)
+
+
+GOOD, BAD = [0, 1], [0, 0]
+
+
+def test_surplus_is_used_first_and_carried_on():
+    old = [row(GOOD, born=1, prompt_id=9)]
+    fresh = [row(GOOD, born=2, prompt_id=i) for i in range(3)]
+    got = collect(FilterConfig(), 2, 2, old, drawer(fresh))
+    assert [r.drawn.prompt_id for r in got.rows] == [9, 0]
+    assert [r.drawn.prompt_id for r in got.surplus] == [1, 2]
+    assert (got.rounds, got.dropped, len(got.sampled)) == (1, 0, 3)
+
+
+def test_it_goes_on_drawing_until_the_batch_is_full():
+    got = collect(
+        FilterConfig(), 1, 2, [], drawer([row(BAD), row(GOOD)], [row(BAD)] * 2, [row(GOOD)] * 2)
+    )
+    assert (len(got.rows), len(got.surplus), got.rounds) == (2, 1, 3)
+
+
+@pytest.mark.parametrize("accuracies", [BAD, [1, 1]])
+def test_a_stream_without_signal_ends_after_the_rounds_without_an_error(accuracies):
+    got = collect(FilterConfig(max_rounds=3), 1, 2, [], lambda: [row(accuracies)] * 4)
+    assert (got.rows, got.surplus, got.rounds) == ([], [], 3)
+
+
+def test_old_surplus_is_dropped_and_counted():
+    got = collect(FilterConfig(max_age=1), 5, 1, [row(GOOD, born=3)], lambda: [row(GOOD, born=5)])
+    assert got.dropped == 1 and got.rows[0].born == 5
+
+
+def test_a_row_survives_json_exactly():
+    import json
+
+    original = row([0.125, 1 / 3], born=4, prompt_id=7, length_reward=0.1)
+    back = Row.from_json(json.loads(json.dumps(original.to_json())), original.drawn)
+    for name in ("token_GT", "mask_GT", "logp_GT", "ended_G", "length_reward_G", "reward_G"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(original, name))
+    assert back.scores == original.scores and back.born == 4
+
+
+def test_stacking_fills_up_with_zeros():
+    rows = [row(GOOD), row([1, 1])]
+    assert stack(rows, "mask_GT", 4)[2:].sum() == 0
+    np.testing.assert_array_equal(stack_part(rows, "accuracy", 3), [[0, 1], [1, 1], [0, 0]])
