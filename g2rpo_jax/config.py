@@ -54,7 +54,8 @@ class ModelConfig:
       directory: where config.json, *.safetensors, tokenizer and processor files are.
       dtype: what activations are computed in; "auto" asks the back end (float32 on a CPU).
       param_dtype: what the trained copy of the weights is kept in.
-      remat: "none", or "full": recompute each layer in the backward pass.
+      remat: what a layer's backward pass computes again: "none", "products" (all but the products
+        with weights), "full".
       logprob_chunk: response tokens of a row whose logits exist at one time.
     """
 
@@ -67,7 +68,7 @@ class ModelConfig:
     def __post_init__(self):
         one_of("model.dtype", self.dtype, ("auto", "float32", "bfloat16"))
         one_of("model.param_dtype", self.param_dtype, ("float32", "bfloat16"))
-        one_of("model.remat", self.remat, ("none", "full"))
+        one_of("model.remat", self.remat, ("none", "products", "full"))
         at_least("model.logprob_chunk", self.logprob_chunk, 1)
 
 

@@ -88,7 +88,7 @@ class Qwen3VL(nnx.Module):
         Args:
           inputs: the prompts.
           response_PGT: int32 token ids, anything behind the end; the last one is not fed.
-          remat: what a layer's backward pass keeps: "none" recomputes nothing, "full" everything.
+          remat: what a layer's backward pass keeps (`text.REMAT`): "none" recomputes nothing.
         """
         P, G, T = response_PGT.shape
         S, U = inputs.tokens_PS.shape[1], T - 1
@@ -210,9 +210,8 @@ class Qwen3VL(nnx.Module):
     def layer_outputs(self, inputs: RowInputs) -> tuple[jax.Array | None, jax.Array]:
         """For looking inside: outputs [depth, P, N, D] of the vision blocks (None if N = 0) and
         [n, P, S, D] of the language layers, DeepStack added, before the final norm."""
-        blocks = None
-        if inputs.segment_PN.shape[1]:
-            _, _, blocks = self.vision(inputs, self.dtype, trace=True)
+        has_images = inputs.segment_PN.shape[1] > 0
+        blocks = self.vision(inputs, self.dtype, trace=True)[2] if has_images else None
         _, (_, _, outputs_nPSD) = self._prompt(inputs, trace=True)
         return blocks, outputs_nPSD
 
@@ -240,9 +239,8 @@ class Qwen3VL(nnx.Module):
     def _scan(self, layer, x, deepstack_KPSD: jax.Array | None, remat: str):
         """Scans `layer(x, weights, deepstack) -> (x, output)` over the language layers.
 
-        Layer i < K adds DeepStack feature i. All layers take a sum over the K features with weights
-        one or zero, so that one scan serves all: cutting the stacked weights in two would copy
-        them. The sum costs K * S * D, nothing beside the layer's products.
+        Layer i < K adds DeepStack feature i, as a sum over all K with weights one or zero: one scan
+        serves all layers, where cutting the stacked weights in two would copy them.
         """
         n = self.config.text.num_hidden_layers
         pick_nK = np.eye(n, len(self.config.vision.deepstack_visual_indexes))
@@ -262,8 +260,7 @@ class Qwen3VL(nnx.Module):
         return embed(table, tokens, self.embedding_gradient).astype(self.dtype)
 
     def _embed_prompt(self, inputs: RowInputs, remat: str) -> tuple[jax.Array, jax.Array | None]:
-        """Prompt embeddings [P, S, D] with the images in place, and the DeepStack features at the
-        same places, [K, P, S, D] (None without images)."""
+        """Embeddings [P, S, D], images in place, and DeepStack [K, P, S, D] (or None) likewise."""
         x_PSD = self._embed_tokens(inputs.tokens_PS)
         N = inputs.segment_PN.shape[1]
         if not N:
@@ -280,9 +277,9 @@ class Qwen3VL(nnx.Module):
 
         image_PSD = place("psm,pmd->psd", merged_PMD)
         x_PSD = jnp.where((image_index_PS >= 0)[..., None], image_PSD, x_PSD)
-        if deepstack_KPMD is None:
-            return x_PSD, None
-        return x_PSD, place("psm,kpmd->kpsd", deepstack_KPMD)
+        if deepstack_KPMD is not None:
+            deepstack_KPMD = place("psm,kpmd->kpsd", deepstack_KPMD)
+        return x_PSD, deepstack_KPMD
 
     def _angles(self, inputs: RowInputs, place_U: jax.Array | None) -> rope.Angles:
         """Rotations of the prompt, followed by those of response places if given."""

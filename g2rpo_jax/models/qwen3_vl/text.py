@@ -128,8 +128,8 @@ ACTIVATIONS = {
     "gelu_pytorch_tanh": functools.partial(jax.nn.gelu, approximate=True),
 }
 
-# What the backward pass of a layer finds stored, by the name of the config: everything; the products
-# with weights (attention and whatever is elementwise is computed again); or its input alone.
+# What the backward pass of a layer finds stored, by the name of the config: everything; the
+# products with weights (attention and the elementwise is computed again); or its input alone.
 REMAT = {
     "none": lambda body: body,
     "products": functools.partial(

@@ -1,10 +1,9 @@
 """Weights from and to a Hugging Face directory, tensor for tensor.
 
-One table (`leaves`) says for every parameter which tensors of the checkpoint it is made of and how;
-both directions read it, so what is loaded is what is saved, bit for bit.
+Both directions read one table (`tensor_names.leaves`), so what is loaded is what is saved, bit for
+bit.
 """
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -19,52 +18,11 @@ from flax import nnx
 
 from g2rpo_jax.models.qwen3_vl.config import Qwen3VLConfig, read_json
 from g2rpo_jax.models.qwen3_vl.model import Qwen3VL
+from g2rpo_jax.models.qwen3_vl.tensor_names import Leaf, leaves
 
 INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 5 * 10**9
-
-
-@dataclasses.dataclass(frozen=True)
-class Leaf:
-    """Where one parameter lies in a checkpoint.
-
-    `names` has one tensor per layer for a stacked parameter, else one in all. A linear layer's
-    weight is [out, in] there and [in, out] here (`transpose`). `part` is which third of a fused
-    q, k, v tensor this is.
-    """
-
-    names: tuple[str, ...]
-    stacked: bool = False
-    transpose: bool = False
-    part: int | None = None
-
-
 Shardings = Callable[[tuple[str, ...], tuple[int, ...]], jax.sharding.Sharding]
-
-
-def leaves(config: Qwen3VLConfig) -> dict[tuple[str, ...], Leaf]:
-    """Every parameter path of `Qwen3VL(config)` and where it lies in the checkpoint."""
-    table = {
-        ("embedding",): Leaf(("model.language_model.embed_tokens.weight",)),
-        ("norm",): Leaf(("model.language_model.norm.weight",)),
-        ("vision", "patch_proj"): Leaf(("model.visual.patch_embed.proj.weight",), transpose=True),
-        ("vision", "patch_bias"): Leaf(("model.visual.patch_embed.proj.bias",)),
-        ("vision", "pos_embed"): Leaf(("model.visual.pos_embed.weight",)),
-    }
-    if not config.tie_word_embeddings:
-        table[("head",)] = Leaf(("lm_head.weight",))
-    taps = len(config.vision.deepstack_visual_indexes)
-    stacks = [
-        (("layers",), "model.language_model.layers.{}.", config.text.num_hidden_layers, TEXT),
-        (("vision", "layers"), "model.visual.blocks.{}.", config.vision.depth, BLOCK),
-        (("vision", "merger"), "model.visual.merger.", 1, MERGER),
-        (("vision", "deepstack"), "model.visual.deepstack_merger_list.{}.", taps, MERGER),
-    ]
-    for path, prefix, count, entries in stacks:
-        for name, (suffix, part) in entries.items() if count else ():
-            names = tuple(prefix.format(i) + suffix for i in range(count))
-            table[(*path, name)] = Leaf(names, True, name.endswith("_proj"), part)
-    return table
 
 
 def load(
@@ -132,10 +90,8 @@ def save(
         for file in sorted(source.glob("*")):
             if file.is_file() and file.suffix in COPIED and file.name not in (INDEX, "config.json"):
                 shutil.copyfile(file, directory / file.name)
-    for stale in [*directory.glob("*.safetensors"), directory / INDEX]:
-        stale.unlink(missing_ok=True)
     shards: list[dict[str, np.ndarray]] = [{}]
-    size = 0
+    size = total = 0
     for name, tensor in tensors_of(model, dtype):
         if shards[-1] and size + tensor.nbytes > shard_bytes:
             _write_shard(directory, len(shards), shards[-1])
@@ -143,9 +99,9 @@ def save(
             shards.append({})
             size = 0
         shards[-1][name] = tensor
-        size += tensor.nbytes
+        size, total = size + tensor.nbytes, total + tensor.nbytes
     _write_shard(directory, len(shards), shards[-1])
-    _finish_shards(directory, [list(shard) for shard in shards])
+    _finish_shards(directory, [list(shard) for shard in shards], total)
     raw = read_json(source / "config.json") if source else {}
     kind = jnp.dtype(dtype or model.embedding[...].dtype).name
     raw.pop("torch_dtype", None)
@@ -272,20 +228,22 @@ def _read(tensors: _Tensors, leaf: Leaf, shape, index: tuple[slice, ...]) -> np.
 
 
 def _write_shard(directory: Path, number: int, shard: dict[str, np.ndarray]) -> None:
-    file = directory / f"shard-{number:05d}.safetensors"
+    # Under another name until all are written: a save that is cut off leaves the old weights.
+    file = directory / f"shard-{number:05d}.partial"
     safetensors.numpy.save_file(shard, file, metadata={"format": "pt"})
 
 
-def _finish_shards(directory: Path, shards: list[list[str]]) -> None:
-    """Gives the files their names, which hold how many there are, and writes the index."""
+def _finish_shards(directory: Path, shards: list[list[str]], total: int) -> None:
+    """Puts the new files in the place of the old, named by how many there are, with an index."""
+    for stale in [*directory.glob("*.safetensors"), directory / INDEX]:
+        stale.unlink(missing_ok=True)
     count, weight_map = len(shards), {}
     for number, names in enumerate(shards, start=1):
         final = f"model-{number:05d}-of-{count:05d}.safetensors"
         final = "model.safetensors" if count == 1 else final
-        (directory / f"shard-{number:05d}.safetensors").replace(directory / final)
+        (directory / f"shard-{number:05d}.partial").replace(directory / final)
         weight_map |= dict.fromkeys(names, final)
     if count > 1:
-        total = sum(file.stat().st_size for file in directory.glob("model-*.safetensors"))
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
@@ -301,43 +259,3 @@ def _both_dicts(a: object, b: object) -> bool:
 
 
 COPIED = (".json", ".txt", ".jinja", ".model", ".tiktoken")  # tokenizer, processor, chat template
-# parameter -> (the rest of its tensor's name, its third of a fused tensor)
-TEXT = {
-    "input_norm": ("input_layernorm.weight", None),
-    "q_proj": ("self_attn.q_proj.weight", None),
-    "k_proj": ("self_attn.k_proj.weight", None),
-    "v_proj": ("self_attn.v_proj.weight", None),
-    "q_norm": ("self_attn.q_norm.weight", None),
-    "k_norm": ("self_attn.k_norm.weight", None),
-    "o_proj": ("self_attn.o_proj.weight", None),
-    "post_norm": ("post_attention_layernorm.weight", None),
-    "gate_proj": ("mlp.gate_proj.weight", None),
-    "up_proj": ("mlp.up_proj.weight", None),
-    "down_proj": ("mlp.down_proj.weight", None),
-}
-BLOCK = {
-    "norm1_scale": ("norm1.weight", None),
-    "norm1_bias": ("norm1.bias", None),
-    "q_proj": ("attn.qkv.weight", 0),
-    "k_proj": ("attn.qkv.weight", 1),
-    "v_proj": ("attn.qkv.weight", 2),
-    "q_bias": ("attn.qkv.bias", 0),
-    "k_bias": ("attn.qkv.bias", 1),
-    "v_bias": ("attn.qkv.bias", 2),
-    "o_proj": ("attn.proj.weight", None),
-    "o_bias": ("attn.proj.bias", None),
-    "norm2_scale": ("norm2.weight", None),
-    "norm2_bias": ("norm2.bias", None),
-    "up_proj": ("mlp.linear_fc1.weight", None),
-    "up_bias": ("mlp.linear_fc1.bias", None),
-    "down_proj": ("mlp.linear_fc2.weight", None),
-    "down_bias": ("mlp.linear_fc2.bias", None),
-}
-MERGER = {
-    "norm_scale": ("norm.weight", None),
-    "norm_bias": ("norm.bias", None),
-    "up_proj": ("linear_fc1.weight", None),
-    "up_bias": ("linear_fc1.bias", None),
-    "down_proj": ("linear_fc2.weight", None),
-    "down_bias": ("linear_fc2.bias", None),
-}
