@@ -66,7 +66,7 @@ def release(config: ml_collections.ConfigDict) -> None:
 
 def tiny(config: ml_collections.ConfigDict) -> None:
     """Two CPU cores, a few minutes: the shipped model on the embedded digits."""
-    config.steps = 160
+    config.steps = 200
     config.host_devices = 2
     config.responses, config.max_tokens, config.decode_chunk = 8, 28, 7
     config.model.directory, config.model.remat = "assets/tiny", "none"

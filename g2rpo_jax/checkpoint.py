@@ -12,8 +12,19 @@ class Checkpoints:
     """The checkpoints of one run, in `directory`; asynchronous, atomic, the last `keep` kept."""
 
     def __init__(self, directory: Path, keep: int):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
-        self._manager = ocp.CheckpointManager(Path(directory).resolve(), options=options)
+        self.directory = Path(directory).resolve()
+        # Writing a share of each replicated array from every device would compile a slice of every
+        # shape in the middle of a run; the first replica writes instead.
+        arrays = ocp.PyTreeCheckpointHandler(
+            type_handler_registry=ocp.type_handlers.create_type_handler_registry(
+                (jax.Array, ocp.type_handlers.ArrayHandler(use_replica_parallel=False))
+            )
+        )
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            options=ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True),
+            item_handlers={"arrays": arrays, "host": ocp.JsonCheckpointHandler()},
+        )
 
     def save(self, step: int, arrays, host: dict) -> None:
         """Starts writing; a step that is already there is left alone.
@@ -28,7 +39,7 @@ class Checkpoints:
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                arrays=ocp.args.StandardSave(_named(arrays)), host=ocp.args.JsonSave(host)
+                arrays=ocp.args.PyTreeSave(_named(arrays)), host=ocp.args.JsonSave(host)
             ),
         )
 
@@ -54,12 +65,15 @@ class Checkpoints:
             out = self._manager.restore(
                 step,
                 args=ocp.args.Composite(
-                    arrays=ocp.args.StandardRestore(wanted), host=ocp.args.JsonRestore()
+                    arrays=ocp.args.PyTreeRestore(
+                        wanted, ocp.checkpoint_utils.construct_restore_args(wanted)
+                    ),
+                    host=ocp.args.JsonRestore(),
                 ),
             )
         except (ValueError, KeyError) as error:
             raise ValueError(
-                f"{self._manager.directory} step {step} does not fit this configuration (model, "
+                f"{self.directory} step {step} does not fit this configuration (model, "
                 f"optimiser or estimator differ from the run that wrote it): {error}"
             ) from error
         leaves = [out["arrays"][name] for name in wanted]

@@ -42,6 +42,22 @@ def workdir_of(flag: str | None, name: str, resume: bool) -> Path:
     return folder
 
 
+def parse(argv: list[str]) -> list[str]:
+    """Parses flags; an error in flags or config file is one line that names the field."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        # A config file's own error comes wrapped in a traceback: its last line is what matters.
+        text = str(error).strip()
+        known = [line.strip() for line in text.splitlines() if "Error: " in line]
+        sys.exit(f"error: {known[-1] if known else text}")
+    except (AttributeError, KeyError, TypeError) as error:
+        reason = error
+        while isinstance(reason, Exception) and reason.args:
+            reason = reason.args[0]
+        sys.exit("error: no such config field: " + " ".join(str(reason).split()))
+
+
 def main(job: Callable[[], None]) -> None:
     """Runs `job` under absl; a ValueError (bad input, already worded for the user) exits with 1."""
 
@@ -57,4 +73,4 @@ def main(job: Callable[[], None]) -> None:
 
     logging.set_verbosity(logging.WARNING)
     flags.FLAGS.set_default("logtostderr", True)
-    app.run(guarded)
+    app.run(guarded, flags_parser=parse)

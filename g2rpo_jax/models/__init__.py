@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 from g2rpo_jax.models import qwen3_vl
-from g2rpo_jax.models.qwen3_vl.config import read_json
+from g2rpo_jax.models.qwen3_vl.config import read_json, require_directory
 from g2rpo_jax.tables import lookup
 
 
@@ -26,11 +26,7 @@ def load(directory: str | Path, dtype: str = "float32", **options: Any) -> nnx.M
       ValueError: what is missing or wrong, where, and what is expected.
     """
     directory = Path(directory)
-    if not directory.is_dir():
-        raise ValueError(
-            f"{directory} is not a directory: expected a Hugging Face model directory, e.g. from "
-            f"`hf download Qwen/Qwen3-VL-2B-Instruct --local-dir {directory}`"
-        )
+    require_directory(directory)
     kind = read_json(directory / "config.json").get("model_type", "(none)")
     return lookup(MODELS, kind, kind="model_type in config.json").load(directory, dtype, **options)
 

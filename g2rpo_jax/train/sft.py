@@ -31,7 +31,8 @@ from g2rpo_jax.train.feed import Encoder
 from g2rpo_jax.train.policy_step import StepBatch, StepConfig, compile_step
 
 CAPTIONS = "captions"
-NLL = ObjectiveConfig(name="gpg", aggregation="token_mean")
+# Every response weighs the same: the one letter of a choice counts as much as a whole box.
+NLL = ObjectiveConfig(name="gpg", aggregation="sequence_mean")
 
 
 def model_config(shape: ShapeConfig, processor: Processor) -> Qwen3VLConfig:

@@ -208,46 +208,57 @@ class Trainer:
 
     def learn(self, rows: list[Row], step: int) -> list[dict]:
         """Advantages of the step's rows, then one update per minibatch; returns metric sums."""
-        batch = self.config.batch
-        P = batch.prompts
-        valid_P = np.arange(P) < len(rows)
-        key = (
-            (lambda e: self.tasks.index(e.task))
-            if self.config.advantage_task == "task"
-            else (lambda e: self.advantage_names.index(e.problem_type))
-        )
-        reward_PG = np.zeros((P, self.config.responses), np.float32)
-        task_P, group_P = np.full(P, -1, np.int32), np.full(P, -1, np.int32)
+        n, P = self.config.batch.minibatches, self.config.batch.prompts
+        adv_PG, estimator = self.advantage(self._group(rows), self.state.estimator)
+        self.state = dataclasses.replace(self.state, estimator=estimator)
+        fresh_P = np.array([row.born == step for row in rows] + [True] * (P - len(rows)))
+        columns = self._columns(rows, np.asarray(adv_PG), fresh_P)
+        sums = []
+        # Strided: rows arrive in the order they were drawn, so every minibatch sees old and new.
+        for k in range(n):
+            part = jax.tree.map(lambda x, k=k: x[k::n], columns)
+            on_policy_P = (fresh_P if k == 0 else np.zeros(P, bool))[k::n]
+            minibatch = jax.device_put(
+                StepBatch(on_policy_P=on_policy_P, **part), meshes.row_sharding(self.mesh)
+            )
+            self.state, out = self.update(self.state, minibatch)
+            sums.append(out)
+        return jax.device_get(sums)
+
+    def _group(self, rows: list[Row]) -> advantages.Group:
+        """What estimators see of the step's rows, filled up to batch.prompts."""
+        P, G = self.config.batch.prompts, self.config.responses
+        reward_PG = np.zeros((P, G), np.float32)
+        task_P = np.full(P, -1, np.int32)
         for i, row in enumerate(rows):
             reward_PG[i] = row.reward_G
-            task_P[i] = self.tasks.index(row.example.task)
-            group_P[i] = key(row.example)
-        mask_PGT = stack(rows, "mask_GT", P)
-        group = advantages.Group(
+            task_P[i] = self.advantage_names.index(getattr(row.example, self.config.advantage_task))
+        return advantages.Group(
             reward_PG=reward_PG,
-            valid_PG=np.repeat(valid_P[:, None], self.config.responses, axis=1),
-            task_P=group_P,
+            valid_PG=np.repeat(task_P[:, None] >= 0, G, axis=1),
+            task_P=task_P,
             components={name: stack_part(rows, name, P) for name in COMPONENTS},
-            length_PG=mask_PGT.sum(-1).astype(np.float32),
+            length_PG=stack(rows, "length_G", P).astype(np.float32),
             num_tasks=len(self.advantage_names),
         )
-        adv_PG, estimator = self.advantage(group, self.state.estimator)
-        self.state = dataclasses.replace(self.state, estimator=estimator)
 
-        prompts = [row.drawn.prompt for row in rows]
-        fresh_P = np.array([row.born == step for row in rows] + [True] * (P - len(rows)))
+    def _columns(self, rows: list[Row], adv_PG: np.ndarray, fresh_P: np.ndarray) -> dict:
+        """StepBatch's arrays of the step's rows, filled up to batch.prompts, on the host."""
+        P = self.config.batch.prompts
+        task_P = np.full(P, -1, np.int32)
+        task_P[: len(rows)] = [self.tasks.index(row.example.task) for row in rows]
         columns = {
-            "inputs": self.encoder.pack(prompts, P, self.model_config),
+            "inputs": self.encoder.pack([r.drawn.prompt for r in rows], P, self.model_config),
             "response_PGT": stack(rows, "token_GT", P),
-            "mask_PGT": mask_PGT,
-            "adv_PG": np.asarray(adv_PG),
+            "mask_PGT": stack(rows, "mask_GT", P),
+            "adv_PG": adv_PG,
             "old_logp_PGT": stack(rows, "logp_GT", P),
             "sampler_logp_PGT": stack(rows, "logp_GT", P),
             "ref_logp_PGT": None,
             "task_P": task_P,
         }
         where = (columns["inputs"], columns["response_PGT"])
-        if batch.minibatches > 1:
+        if self.config.batch.minibatches > 1:
             # Fresh rows: what this very program says of them now. Surplus rows keep the log-probs
             # of the policy that drew them.
             now_PGT = self._score_all(self.state.params, *where)
@@ -256,17 +267,7 @@ class Trainer:
             )
         if self.reference is not None:
             columns["ref_logp_PGT"] = self._score_all(self.reference, *where)
-        sums = []
-        # Strided: rows arrive in the order they were drawn, so every minibatch sees old and new.
-        for k in range(batch.minibatches):
-            part = jax.tree.map(lambda x, k=k: x[k :: batch.minibatches], columns)
-            on_policy_P = (fresh_P if k == 0 else np.zeros(P, bool))[k :: batch.minibatches]
-            minibatch = jax.device_put(
-                StepBatch(on_policy_P=on_policy_P, **part), meshes.row_sharding(self.mesh)
-            )
-            self.state, out = self.update(self.state, minibatch)
-            sums.append(out)
-        return jax.device_get(sums)
+        return columns
 
     def _score_all(self, params, inputs, response_PGT) -> np.ndarray:
         """Log-probs of all rows, a minibatch at a time (the same shapes as in the update)."""
@@ -295,14 +296,19 @@ class Trainer:
         return {
             "position": self.feed.position,
             "surplus": [row.to_json() for row in self.surplus],
+            "skipped": dict(self.encoder.skipped),
+            "failures": dict(self.scorer.failures),
         }
 
     def restore_host(self, saved: dict) -> None:
-        """Puts data position and surplus rows back."""
+        """Puts data position, surplus rows and counts back."""
         self.surplus = [
             Row.from_json(row, self.feed.again(row["prompt_id"])) for row in saved["surplus"]
         ]
         self.feed.seek(saved["position"])
+        for counts, name in ((self.encoder.skipped, "skipped"), (self.scorer.failures, "failures")):
+            counts.clear()
+            counts.update(saved[name])
 
     def close(self) -> None:
         """Stops the helpers."""

@@ -62,17 +62,14 @@ def expected(raw, picture):
     def letter(text):
         return next(option[0] for option in raw["options"] if option[3:] == str(text))
 
-    if question == "Read the digits.":
-        return " ".join(map(str, digits))
+    if question == "Read the number.":
+        return "".join(map(str, digits))
     if match := re.fullmatch("What is the (sum|difference|product) of the digits\\?", question):
         a, b = digits
         return str({"sum": a + b, "difference": abs(a - b), "product": a * b}[match.group(1)])
     if question.startswith("Which digit is the"):
-        return letter(max(digits) if "largest" in question else min(digits))
-    if question == "Which digit is shown?":
-        shown = [option[0] for option in raw["options"] if int(option[3:]) in digits]
-        assert len(shown) == 1
-        return shown[0]
+        kinds = {"largest": max, "smallest": min, "first": lambda d: d[0], "last": lambda d: d[-1]}
+        return letter(kinds[question.split()[-1].rstrip("?")](digits))
     if question.startswith("How many digits are"):
         return str(digits.count(numbers[0]))
     if question.startswith("How many steps"):

@@ -73,11 +73,11 @@ def spaced(digits: list[int]) -> str:
 
 
 def ocr(rng: random.Random, bank: Bank) -> Item:
-    """Three to five digits that follow one another, read row by row."""
+    """A number of four to six digits that follow one another, read row by row: one word."""
     canvas = Canvas()
-    digits = [rng.randrange(10) for _ in range(rng.randint(3, 5))]
+    digits = [rng.randrange(10) for _ in range(rng.randint(4, 6))]
     line_up(rng, bank, canvas, digits)
-    return Item(canvas, "Read the digits.", spaced(digits), "OCR", "look at each digit")
+    return Item(canvas, "Read the number.", "".join(map(str, digits)), "OCR", "look at each digit")
 
 
 def math_reasoning(rng: random.Random, bank: Bank) -> Item:
@@ -98,20 +98,15 @@ def math_reasoning(rng: random.Random, bank: Bank) -> Item:
 
 
 def general_vqa(rng: random.Random, bank: Bank) -> Item:
-    """Largest, smallest or shown digit among three, with one option that is not in the picture."""
+    """Largest, smallest, first or last of three digits; one option is not in the picture."""
     canvas = Canvas()
-    kind, pick = rng.choice(EXTREMES)
-    if kind == "shown":
-        four = rng.sample(range(10), 6)
-        digits, wrong = four[:3], four[3:]
-        right = rng.choice(digits)
-    else:
-        *digits, stranger = rng.sample(range(10), 4)
-        right = pick(digits)
-        wrong = [d for d in digits if d != right] + [stranger]
+    name, pick = rng.choice(CHOICES)
+    *digits, stranger = rng.sample(range(10), 4)
+    right = pick(digits)
+    wrong = [d for d in digits if d != right] + [stranger]
     line_up(rng, bank, canvas, digits)
     options, letter = choice(rng, str(right), [str(d) for d in wrong])
-    question = "Which digit is shown?" if kind == "shown" else f"Which digit is the {kind}?"
+    question = f"Which digit is the {name}?"
     thinking = f"{spaced(digits)}, {right}"
     return Item(canvas, question, letter, "multiple choice", thinking, options)
 
@@ -246,7 +241,12 @@ ARITHMETIC = (
     ("difference", "-", lambda a, b: a - b),
     ("product", "*", lambda a, b: a * b),
 )
-EXTREMES = (("largest", max), ("smallest", min), ("shown", None))
+CHOICES = (
+    ("largest", max),
+    ("smallest", min),
+    ("first", lambda digits: digits[0]),
+    ("last", lambda digits: digits[-1]),
+)
 
 # Task name -> (rng, bank, is this the test split) -> Item. The names are OneThinker's task_type.
 TASKS: dict[str, Callable[[random.Random, Bank, bool], Item]] = {

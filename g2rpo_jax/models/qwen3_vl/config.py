@@ -202,6 +202,16 @@ class Qwen3VLConfig:
             raise ValueError(f"{path}: {error}") from error
 
 
+def require_directory(directory: Path) -> None:
+    """Raises ValueError, with the command that fetches the model, unless the directory is there."""
+    if not directory.is_dir():
+        name = directory.name if directory.name.startswith("Qwen3-VL") else "Qwen3-VL-2B-Instruct"
+        raise ValueError(
+            f"{directory} is not a directory: expected a Hugging Face model directory, e.g. from "
+            f"`hf download Qwen/{name} --local-dir {directory}`"
+        )
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file, or a ValueError that names the file and the trouble."""
     try:

@@ -16,7 +16,7 @@ import safetensors
 import safetensors.numpy
 from flax import nnx
 
-from g2rpo_jax.models.qwen3_vl.config import Qwen3VLConfig, read_json
+from g2rpo_jax.models.qwen3_vl.config import Qwen3VLConfig, read_json, require_directory
 from g2rpo_jax.models.qwen3_vl.model import Qwen3VL
 from g2rpo_jax.models.qwen3_vl.tensor_names import Leaf, leaves
 
@@ -44,11 +44,7 @@ def load(
         readable. All bad tensors are told at once.
     """
     directory = Path(directory)
-    if not directory.is_dir():
-        raise ValueError(
-            f"{directory} is not a directory: expected a Qwen3-VL model as Hugging Face lays it "
-            f"out, e.g. from `hf download Qwen/Qwen3-VL-2B-Instruct --local-dir {directory}`"
-        )
+    require_directory(directory)
     config = Qwen3VLConfig.read(directory)
     table = leaves(config)
     model = nnx.eval_shape(lambda: Qwen3VL(config, None, jnp.dtype(dtype)))
