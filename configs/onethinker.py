@@ -77,7 +77,8 @@ def tiny(config: ml_collections.ConfigDict) -> None:
     config.batch.rollout_prompts, config.batch.prompts = 40, 32
     config.batch.microbatches = 4
     config.filter.max_rounds = 1
-    config.optim.lr, config.optim.warmup_steps = 2e-4, 10
+    config.optim.lr, config.optim.warmup_steps = 4e-4, 10
+    config.optim.schedule, config.optim.final_lr = "linear", 0.1
     config.optim.b2, config.optim.weight_decay = 0.98, 0.0
     config.shaping.length_weight = config.shaping.entropy_weight = 0.0
     config.eval.every, config.eval.prompts = 40, 216

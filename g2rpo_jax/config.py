@@ -383,7 +383,7 @@ class SftConfig:
     seed: int = 0
     directory: str = "assets/tiny"
     rows: int = 4000
-    steps: int = 1500
+    steps: int = 2000
     caption_steps: int = 250
     caption_share: float = 0.15
     think_share: float = 0.4
@@ -394,14 +394,12 @@ class SftConfig:
     patches: int = 64
     ceiling: float = 0.5
     cooled: float = 0.02
-    stop: float = 0.6
+    stop: float = 0.45
     eval_every: int = 100
     eval_rows: int = 600
     host_devices: int = 2
     shape: ShapeConfig = ShapeConfig()
-    optim: OptimConfig = OptimConfig(
-        lr=2e-3, warmup_steps=100, schedule="cosine", final_lr=0.05, b2=0.98
-    )
+    optim: OptimConfig = OptimConfig(lr=2e-3, warmup_steps=100, b2=0.98)
 
     def __post_init__(self):
         for name in ("rows", "steps", "prompts", "max_tokens", "eval_every", "eval_rows"):

@@ -68,8 +68,8 @@ def expected(raw, picture):
         a, b = digits
         return str({"sum": a + b, "difference": abs(a - b), "product": a * b}[match.group(1)])
     if question.startswith("Which digit is the"):
-        kinds = {"largest": max, "smallest": min, "first": lambda d: d[0], "last": lambda d: d[-1]}
-        return letter(kinds[question.split()[-1].rstrip("?")](digits))
+        place = digits.index(max(digits) if "largest" in question else min(digits))
+        return letter(("first", "second", "third")[place])
     if question.startswith("How many digits are"):
         return str(digits.count(numbers[0]))
     if question.startswith("How many steps"):

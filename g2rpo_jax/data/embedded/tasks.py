@@ -59,14 +59,6 @@ def line_up(rng: random.Random, bank: Bank, canvas: Canvas, digits: list[int]) -
         canvas.paste(rng, bank, digit, row, column)
 
 
-def choice(rng: random.Random, right: str, wrong: list[str]) -> tuple[tuple[str, ...], str]:
-    """Shuffled options "A. ..." and the letter of the right one."""
-    texts = [right, *wrong]
-    rng.shuffle(texts)
-    options = tuple(f"{letter}. {text}" for letter, text in zip(LETTERS, texts, strict=False))
-    return options, LETTERS[texts.index(right)]
-
-
 def spaced(digits: list[int]) -> str:
     """Digits as words of their own, so that a word error rate counts them one by one."""
     return " ".join(map(str, digits))
@@ -98,17 +90,16 @@ def math_reasoning(rng: random.Random, bank: Bank) -> Item:
 
 
 def general_vqa(rng: random.Random, bank: Bank) -> Item:
-    """Largest, smallest, first or last of three digits; one option is not in the picture."""
+    """Which of three digits, in reading order, is the largest or the smallest."""
     canvas = Canvas()
-    name, pick = rng.choice(CHOICES)
-    *digits, stranger = rng.sample(range(10), 4)
-    right = pick(digits)
-    wrong = [d for d in digits if d != right] + [stranger]
+    name, pick = rng.choice((("largest", max), ("smallest", min)))
+    digits = rng.sample(range(10), 3)
     line_up(rng, bank, canvas, digits)
-    options, letter = choice(rng, str(right), [str(d) for d in wrong])
+    place = digits.index(pick(digits))
+    options = tuple(f"{letter}. {name}" for letter, name in zip(LETTERS, PLACES, strict=False))
+    thinking = f"{spaced(digits)}, {PLACES[place]}"
     question = f"Which digit is the {name}?"
-    thinking = f"{spaced(digits)}, {right}"
-    return Item(canvas, question, letter, "multiple choice", thinking, options)
+    return Item(canvas, question, LETTERS[place], "multiple choice", thinking, options)
 
 
 def held_out_values(values: tuple[int, ...]) -> bool:
@@ -198,7 +189,8 @@ def side(rng: random.Random, bank: Bank) -> Item:
         answer = "above" if here < there else "below"
     canvas.paste(rng, bank, a, *first)
     canvas.paste(rng, bank, b, *second)
-    options, letter = choice(rng, answer, [other for other in SIDES if other != answer])
+    options = tuple(f"{letter}. {name}" for letter, name in zip(LETTERS, SIDES, strict=True))
+    letter = LETTERS[SIDES.index(answer)]
     return Item(canvas, f"From {b}, {a} is:", letter, "multiple choice", answer, options)
 
 
@@ -241,12 +233,7 @@ ARITHMETIC = (
     ("difference", "-", lambda a, b: a - b),
     ("product", "*", lambda a, b: a * b),
 )
-CHOICES = (
-    ("largest", max),
-    ("smallest", min),
-    ("first", lambda digits: digits[0]),
-    ("last", lambda digits: digits[-1]),
-)
+PLACES = ("first", "second", "third")
 
 # Task name -> (rng, bank, is this the test split) -> Item. The names are OneThinker's task_type.
 TASKS: dict[str, Callable[[random.Random, Bank, bool], Item]] = {
