@@ -74,13 +74,15 @@ def tiny(config: ml_collections.ConfigDict) -> None:
     config.data.test = "embedded:test?rows=2160&seed=0"
     config.data.template = "plain"
     config.data.prompt_tokens, config.data.patches = (48,), (64,)
-    config.batch.rollout_prompts, config.batch.prompts = 40, 32
+    config.batch.rollout_prompts, config.batch.prompts = 56, 32
     config.batch.microbatches = 4
     config.filter.max_rounds = 1
-    config.optim.lr, config.optim.warmup_steps = 4e-4, 10
-    config.optim.schedule, config.optim.final_lr = "linear", 0.1
+    config.optim.lr, config.optim.warmup_steps = 3e-4, 10
+    config.optim.schedule, config.optim.final_lr = "linear", 0.2
     config.optim.b2, config.optim.weight_decay = 0.98, 0.0
-    config.shaping.length_weight = config.shaping.entropy_weight = 0.0
+    config.shaping.length_weight, config.shaping.entropy_weight = 0.0, 0.05
+    for task in config.tasks:
+        config.tasks[task].entropy = (0.15, 0.6)
     config.eval.every, config.eval.prompts = 40, 216
     config.eval.final_count, config.eval.final_every = 3, 10
     config.checkpoint.every = 40
