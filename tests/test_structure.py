@@ -26,7 +26,7 @@ LEVELS = {
     "ranks": 8,
     "objectives": 7,
     "shaping": 7,
-    "masked": 8,
+    "masked": 9,
     "tables": 9,
     "platform": 8,
     "cli": 8,
