@@ -58,9 +58,10 @@ class Checkpoints:
         Raises:
           ValueError: if the checkpoint does not hold exactly these arrays.
         """
-        wanted = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _named(like)
-        )
+        wanted = {
+            name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+            for name, x in _named(like).items()
+        }
         try:
             out = self._manager.restore(
                 step,

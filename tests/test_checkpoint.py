@@ -2,19 +2,22 @@
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 
 from g2rpo_jax.checkpoint import Checkpoints
 from g2rpo_jax.metrics import CompileCounter
 from g2rpo_jax.parallel import rules
 from g2rpo_jax.parallel.mesh import MeshConfig, make
+from g2rpo_jax.train import state
 from tests import tiny
 
 
 def placed(mesh_sizes, seed=0):
     _, params = tiny.model(seed)
     mesh = make(MeshConfig(*mesh_sizes))
-    tree = {"params": params, "count": jnp.int32(seed)}
+    # A TrainState: its leaves do not come in the order of their names.
+    tree = state.create(params, optax.adam(1e-3), {"b": jnp.ones(3) * seed, "a": jnp.int32(seed)})
     return jax.device_put(tree, rules.shardings(tree, mesh))
 
 
