@@ -152,8 +152,9 @@ def _step(trainer: Trainer, step: int) -> tuple[dict[str, float], list]:
         "time/reward_s": clock["reward"],
         "time/update_s": ended - learned,
         "time/step_s": ended - started,
-        "rollout/tokens_per_s": clock["tokens"] / max(clock["rollout"], 1e-9),
     }
+    if got.rounds:  # a full surplus needs no generation
+        numbers["rollout/tokens_per_s"] = clock["tokens"] / clock["rollout"]
     return numbers, got.sampled
 
 
@@ -180,7 +181,10 @@ def _standing(trainer: Trainer, compiles: metrics.CompileCounter) -> dict[str, f
 
 def _show(bar: tqdm, numbers: dict[str, float], evaluations: Evaluations) -> None:
     bar.update()
-    shown = {"accuracy": numbers.get("reward/accuracy"), "tok/s": numbers["rollout/tokens_per_s"]}
+    shown = {
+        "accuracy": numbers.get("reward/accuracy"),
+        "tok/s": numbers.get("rollout/tokens_per_s"),
+    }
     if evaluations:
         latest = evaluations[max(evaluations)]
         shown["held-out"] = float(np.mean([score["accuracy"] for score in latest.values()]))
