@@ -20,6 +20,7 @@ METRICS = {
     "rollout/zero_variance_share": "rows whose rewards are all equal, share; also per task",
     "rollout/kept_share": "sampled rows that passed the filter, share; also per task",
     "rollout/rounds": "generation rounds of the step, count",
+    "rollout/dropped": "kept rows that waited too long and were dropped, count",
     "rollout/surplus": "kept rows that wait for the next step, count",
     "rollout/tokens_per_s": "generated tokens per second of rollout",
     "rollout/gap": "mean |trainer - sampler| log-probability of fresh tokens, nats",

@@ -176,29 +176,13 @@ def envelope(sum_K: PerTask, count_K: PerTask, low_K: PerTask, high_K: PerTask) 
     return Envelope(jnp.where(present_K, mean_K, 0.0), sign_K, count_K, above_K + below_K)
 
 
-def envelope_sign(
-    sum_K: PerTask, count_K: PerTask, low_K: PerTask, high_K: PerTask
-) -> Float[Array, " K"]:
-    """+1 where the task's mean entropy is above `high_K`, -1 below `low_K`, 0 inside or absent."""
-    return envelope(sum_K, count_K, low_K, high_K).sign_K
-
-
-def entropy_coefficient(
-    entropy_PGT: PGT, mask_PGT: TokenMask, task_P: Tasks, low_K: PerTask, high_K: PerTask
-) -> Float[Array, " P"]:
-    """sign / count of each prompt's task from one whole batch: what multiplies its tokens' terms.
+def token_coefficient(bounds: Envelope, task_P: Tasks) -> Float[Array, " P"]:
+    """sign / count of each prompt's task; 0 inside the band, for absent tasks and padding.
 
     The penalty is weight * sum_PGT(coefficient_P * entropy_term * mask): its value is eq. 10's up
-    to constants, its gradient exactly eq. 10's, and it is linear in the tokens, so micro-batches
-    and devices change nothing.
-    With micro-batches: add up `entropy_sums`, then `envelope`, then `token_coefficient`.
+    to constants, its gradient exactly eq. 10's, and it is linear in the tokens: with `entropy_sums`
+    added up over micro-batches or devices first, cutting the batch changes nothing.
     """
-    sum_K, count_K = entropy_sums(entropy_PGT, mask_PGT, task_P, low_K.shape[0])
-    return token_coefficient(envelope(sum_K, count_K, low_K, high_K), task_P)
-
-
-def token_coefficient(bounds: Envelope, task_P: Tasks) -> Float[Array, " P"]:
-    """sign / count of each prompt's task; 0 inside the band, for absent tasks and padding."""
     return _per_prompt(bounds.sign_K / jnp.maximum(bounds.count_K, 1.0), task_P)
 
 

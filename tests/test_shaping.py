@@ -169,8 +169,14 @@ def test_entropy_is_the_mean_over_the_tasks_tokens_of_the_whole_batch():
 def test_sign_of_the_envelope(mean, sign):
     band = jnp.float32(0.2)[None], jnp.float32(0.6)[None]
     # A count of 1 keeps the mean exact: the bounds themselves are inside.
-    assert shaping.envelope_sign(jnp.float32(mean)[None], jnp.ones(1), *band)[0] == sign
-    assert shaping.envelope_sign(jnp.float32(mean)[None], jnp.zeros(1), *band)[0] == 0
+    assert shaping.envelope(jnp.float32(mean)[None], jnp.ones(1), *band).sign_K[0] == sign
+    assert shaping.envelope(jnp.float32(mean)[None], jnp.zeros(1), *band).sign_K[0] == 0
+
+
+def whole_coefficient(entropy_PGT, mask_PGT, task_P, low_K, high_K):
+    """What multiplies each prompt's terms, from one whole batch."""
+    sums = shaping.entropy_sums(entropy_PGT, mask_PGT, task_P, low_K.shape[0])
+    return shaping.token_coefficient(shaping.envelope(*sums, low_K, high_K), task_P)
 
 
 def logits_batch(seed=3, V=4):
@@ -195,9 +201,7 @@ def test_cutting_into_micro_batches_gives_the_identical_penalty_gradient(estimat
         term = terms(estimator, logits[rows], token[rows])
         return 0.02 * jnp.sum(coefficient_P[rows][:, None, None] * term * mask[rows])
 
-    whole_P = shaping.entropy_coefficient(
-        terms(estimator, logits, token), mask, task_P, LOW_K, HIGH_K
-    )
+    whole_P = whole_coefficient(terms(estimator, logits, token), mask, task_P, LOW_K, HIGH_K)
     cuts = [slice(0, 3), slice(3, 6)]
     sums = [
         shaping.entropy_sums(terms(estimator, logits[c], token[c]), mask[c], task_P[c], 3)
@@ -225,9 +229,7 @@ def test_the_linear_penalty_has_the_gradient_of_equation_10(estimator):
             total += jnp.maximum(0, mean - HIGH_K[task]) + jnp.maximum(0, LOW_K[task] - mean)
         return total
 
-    coefficient_P = shaping.entropy_coefficient(
-        terms(estimator, logits, token), mask, task_P, LOW_K, HIGH_K
-    )
+    coefficient_P = whole_coefficient(terms(estimator, logits, token), mask, task_P, LOW_K, HIGH_K)
     linear = lambda logits: jnp.sum(  # noqa: E731
         coefficient_P[:, None, None] * terms(estimator, logits, token) * mask
     )
@@ -236,7 +238,7 @@ def test_the_linear_penalty_has_the_gradient_of_equation_10(estimator):
 
 def test_bounds_carry_no_gradient():
     entropy_PGT, mask_PGT, task_P = token_batch()
-    grad = jax.grad(
-        lambda x: jnp.sum(shaping.entropy_coefficient(x, mask_PGT, task_P, LOW_K, HIGH_K))
-    )(jnp.asarray(entropy_PGT))
+    grad = jax.grad(lambda x: jnp.sum(whole_coefficient(x, mask_PGT, task_P, LOW_K, HIGH_K)))(
+        jnp.asarray(entropy_PGT)
+    )
     assert_array_equal(grad, np.zeros(entropy_PGT.shape))

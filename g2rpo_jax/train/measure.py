@@ -26,6 +26,7 @@ def rollout_numbers(collected: Collected, filter_config: FilterConfig) -> dict[s
     numbers = {
         "rollout/rounds": collected.rounds,
         "rollout/surplus": len(collected.surplus),
+        "rollout/dropped": collected.dropped,
         "batch/rows": len(collected.rows),
     }
     groups = _by_task(collected.sampled)
