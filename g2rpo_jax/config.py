@@ -17,6 +17,7 @@ from ml_collections import config_dict
 
 from g2rpo_jax import tables
 from g2rpo_jax.advantages import ESTIMATORS, AdvantageConfig
+from g2rpo_jax.data.settings import DataConfig
 from g2rpo_jax.objectives import AGGREGATIONS, OBJECTIVES, ObjectiveConfig
 from g2rpo_jax.parallel.mesh import MeshConfig
 from g2rpo_jax.rewards import TASKS, RewardConfig
@@ -70,42 +71,6 @@ class ModelConfig:
         one_of("model.param_dtype", self.param_dtype, ("float32", "bfloat16"))
         one_of("model.remat", self.remat, ("none", "products", "full"))
         at_least("model.logprob_chunk", self.logprob_chunk, 1)
-
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """Rows in the OneThinker format.
-
-    Attributes:
-      train, test: a .json or .jsonl file, or `embedded:SPLIT?rows=N` for the built-in task set.
-      image_dir: what relative image paths start from; empty means the rows' own folder.
-      template: how a row becomes a prompt: plain, release, onethinker.
-      min_pixels, max_pixels: image size limits; 0 keeps the model directory's own.
-      prompt_tokens, patches: bucket sizes, rising. A batch takes the smallest that holds its rows.
-      max_bad_share: more unusable rows than this share of the file is an error.
-    """
-
-    train: str = "data/onethinker_rl_train.json"
-    test: str = "data/onethinker_rl_test.json"
-    image_dir: str = ""
-    template: str = "release"
-    min_pixels: int = 0
-    max_pixels: int = 0
-    prompt_tokens: tuple[int, ...] = (1024, 2048, 4096)
-    patches: tuple[int, ...] = (0, 2048, 4096)
-    max_bad_share: float = 0.1
-
-    def __post_init__(self):
-        for name, sizes in (("prompt_tokens", self.prompt_tokens), ("patches", self.patches)):
-            if not sizes or list(sizes) != sorted(set(sizes)):
-                raise ValueError(f"data.{name}={sizes} must be a rising list of sizes")
-        within("data.max_bad_share", self.max_bad_share, 0.0, 1.0)
-
-    @property
-    def pixel_limits(self) -> dict[str, int]:
-        """The limits that are set."""
-        limits = {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
-        return {name: value for name, value in limits.items() if value}
 
 
 @dataclasses.dataclass(frozen=True)

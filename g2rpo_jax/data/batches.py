@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from g2rpo_jax.data.rows import Example
+from g2rpo_jax.data.example import Example
 
 
 class PromptStream:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from g2rpo_jax.data.rows import IMAGE_MARKER, Example
+from g2rpo_jax.data.example import IMAGE_MARKER, Example
 from g2rpo_jax.tables import lookup
 
 # What the answer must look like, one sentence and one example per problem type. The wording is

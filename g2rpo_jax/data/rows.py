@@ -18,53 +18,11 @@ from PIL import Image, UnidentifiedImageError
 
 from g2rpo_jax import rewards
 from g2rpo_jax.data import embedded
+from g2rpo_jax.data.example import IMAGE_MARKER, VIDEO_MARKER, BadRow, Example
 
-IMAGE_MARKER = "<image>"
-VIDEO_MARKER = "<video>"
 DATA_TYPES = ("image", "text", "video")
 MESSAGES_KEPT = 10
 ANSWER = re.compile(r"\s*<answer>(.*)</answer>\s*", re.DOTALL)
-
-
-class BadRow(ValueError):
-    """A row that cannot be used.
-
-    Attributes:
-      reason: a short key to count by ("missing_image").
-    """
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
-@dataclass(frozen=True)
-class Example:
-    """One checked row.
-
-    Fields:
-      id: the row's problem_id, or its number in the file.
-      problem: the question, with one <image> marker per picture.
-      options: "A. ..." strings; may be empty.
-      answer: the bare answer, without <answer> tags.
-      problem_type: which reward scores it; a key of rewards.REWARDS.
-      task: for G2RPO, shaping and metrics: task_type, or the problem type where there is none.
-      data_type: "image" or "text".
-      images: file paths or PIL images, in the order of the markers.
-      thinking: a chain of thought for supervised training; "" unless the row has one.
-      where: file and row, for messages.
-    """
-
-    id: str
-    problem: str
-    options: tuple[str, ...]
-    answer: str
-    problem_type: str
-    task: str
-    data_type: str
-    images: tuple[str | Image.Image, ...]
-    thinking: str = ""
-    where: str = ""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from g2rpo_jax.data.rows import Example
+from g2rpo_jax.data.example import Example
 from g2rpo_jax.rewards import Score
 from g2rpo_jax.train.feed import Drawn
 

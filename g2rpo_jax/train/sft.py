@@ -24,10 +24,10 @@ from g2rpo_jax.objectives import ObjectiveConfig
 from g2rpo_jax.parallel import mesh as meshes
 from g2rpo_jax.parallel import rules
 from g2rpo_jax.rewards import TASKS, Scorer
+from g2rpo_jax.rollout.encoder import Encoder
 from g2rpo_jax.rollout.engine import Engine
 from g2rpo_jax.rollout.sampler import SamplingConfig
 from g2rpo_jax.train import state
-from g2rpo_jax.train.feed import Encoder
 from g2rpo_jax.train.policy_step import StepBatch, StepConfig, compile_step
 
 CAPTIONS = "captions"

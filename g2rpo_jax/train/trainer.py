@@ -19,10 +19,11 @@ from g2rpo_jax.evaluate import TaskScore, evaluate
 from g2rpo_jax.parallel import mesh as meshes
 from g2rpo_jax.parallel import rules
 from g2rpo_jax.rewards import REWARDS, Scorer
+from g2rpo_jax.rollout.encoder import Encoder
 from g2rpo_jax.rollout.engine import Engine
 from g2rpo_jax.rollout.sampler import SamplingConfig
 from g2rpo_jax.train import state
-from g2rpo_jax.train.feed import Encoder, Feed
+from g2rpo_jax.train.feed import Feed
 from g2rpo_jax.train.policy_step import StepBatch, StepConfig, compile_score, compile_step
 from g2rpo_jax.train.rows import COMPONENTS, Row, stack, stack_part
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from g2rpo_jax.config import FilterConfig
-from g2rpo_jax.data.rows import Example
+from g2rpo_jax.data.example import Example
 from g2rpo_jax.rewards import Score
 from g2rpo_jax.train.feed import Drawn
 from g2rpo_jax.train.filtering import collect, keeps
