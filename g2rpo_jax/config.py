@@ -129,37 +129,58 @@ class ShapingConfig:
 
     Attributes:
       length_weight: share of the accuracy weight that goes to the length reward.
+      length_min_accuracy: the length reward is 0 for responses whose accuracy is below this (0: paid
+        to all, as in the paper; 1: only where the answer is wholly right).
       entropy_weight: weight of the entropy envelope in the loss.
       entropy_estimator: exact, sampled (the release's; zero expected gradient on-policy), score.
     """
 
     length_weight: float = 0.1
+    length_min_accuracy: float = 0.0
     entropy_weight: float = 0.02
     entropy_estimator: str = "exact"
 
     def __post_init__(self):
         within("shaping.length_weight", self.length_weight, 0.0, 1.0)
+        within("shaping.length_min_accuracy", self.length_min_accuracy, 0.0, 1.0)
         at_least("shaping.entropy_weight", self.entropy_weight, 0.0)
         tables.lookup(ENTROPY_ESTIMATORS, self.entropy_estimator, kind="entropy estimator")
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskConfig:
-    """What is asked of one task.
+    """A row of the task table: what is asked of one task.
 
     Attributes:
+      reward: what scores its responses: empty for the reward of each row's problem type, the name
+        of another problem type, or "module:function" of your own (docs/rewards.md).
+      format_weight: share of the accuracy weight that goes to the format; None: as
+        reward.format_weight.
+      length_weight: the same for the length reward; None: as shaping.length_weight.
       length: (minimum, low, high, maximum) response tokens of the trapezoid, eq. 9.
       entropy: (minimum, maximum) nats per token of the envelope, eq. 10.
+      share: how often its rows are drawn, relative to how many there are (0: never).
+      max_tokens: tokens of a response at most; 0: as the run's max_tokens.
     """
 
+    reward: str = ""
+    format_weight: float | None = None
+    length_weight: float | None = None
     length: tuple[int, ...] = (0, 0, 1_000_000, 1_000_000)
     entropy: tuple[float, ...] = (0.2, 0.6)
+    share: float = 1.0
+    max_tokens: int = 0
 
     def __post_init__(self):
         if len(self.length) != 4 or list(self.length) != sorted(self.length):
             raise ValueError(f"tasks.*.length={self.length} must be four rising token counts")
         if len(self.entropy) != 2 or self.entropy[0] > self.entropy[1]:
             raise ValueError(f"tasks.*.entropy={self.entropy} must be (minimum, maximum)")
+        for name in ("format_weight", "length_weight"):
+            if getattr(self, name) is not None:
+                within(f"tasks.*.{name}", getattr(self, name), 0.0, 1.0)
+        at_least("tasks.*.share", self.share, 0.0)
+        at_least("tasks.*.max_tokens", self.max_tokens, 0)
 
 
 @dataclasses.dataclass(frozen=True)

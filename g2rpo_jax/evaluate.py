@@ -52,8 +52,8 @@ def evaluate(
     for start in range(0, len(items), prompts):
         part = items[start : start + prompts]
         inputs = pack([prompt for _, prompt in part], prompts)
-        live_P = np.arange(prompts) < len(part)
-        out = engine.generate(params, inputs, np.arange(prompts), seed=0, live_P=live_P)
+        limit_P = np.where(np.arange(prompts) < len(part), engine.max_tokens, 0)
+        out = engine.generate(params, inputs, np.arange(prompts), seed=0, limit_P=limit_P)
         texts = [decode(out.token_PGT[i, 0][out.mask_PGT[i, 0]]) for i in range(len(part))]
         scores = scorer.score_batch(
             [

@@ -17,29 +17,31 @@ class DecodeState:
 
     Attributes:
       hidden_PGD: hidden state that predicts the next token.
-      finished_PG: bool, the response has ended.
+      finished_PG: bool, the response has ended or used up its tokens.
+      limit_P: int32, tokens that each row's responses may have.
       cache: the model's key/value cache (prompt once per row, responses of T slots).
     """
 
     hidden_PGD: jax.Array
     finished_PG: jax.Array
+    limit_P: jax.Array
     cache: object
 
 
-def prefill(graphdef, params, inputs, live_P, *, responses: int, tokens: int) -> DecodeState:
+def prefill(graphdef, params, inputs, limit_P, *, responses: int, tokens: int) -> DecodeState:
     """Runs vision tower and prompt once per row.
 
     Args:
       inputs: the model's RowInputs.
-      live_P: bool, False for rows that only fill up the batch: they start finished.
+      limit_P: int32 tokens, 0 for rows that only fill up the batch: they start finished.
       responses, tokens: G and T of the cache.
     """
     model = nnx.merge(graphdef, params)
     hidden_PD, cache = model.prefill(inputs, responses, tokens)
     P, D = hidden_PD.shape
     hidden_PGD = jnp.broadcast_to(hidden_PD[:, None], (P, responses, D))
-    finished_PG = jnp.broadcast_to(~live_P[:, None], (P, responses))
-    return DecodeState(hidden_PGD, finished_PG, cache)
+    finished_PG = jnp.broadcast_to(limit_P[:, None] <= 0, (P, responses))
+    return DecodeState(hidden_PGD, finished_PG, limit_P, cache)
 
 
 def decode_chunk(
@@ -77,7 +79,8 @@ def decode_chunk(
         for other in eos[1:]:
             ends_PG = ends_PG | (token_PG == other)
         hidden_PGD, cache = model.decode(token_PG, t, state.cache, inputs)
-        new = DecodeState(hidden_PGD, state.finished_PG | ends_PG, cache)
+        finished_PG = state.finished_PG | ends_PG | (t + 1 >= state.limit_P)[:, None]
+        new = DecodeState(hidden_PGD, finished_PG, state.limit_P, cache)
         return new, (token_PG, alive_PG, jnp.where(alive_PG, logp_PG, 0.0))
 
     positions_c = start + jnp.arange(u_PGc.shape[-1], dtype=jnp.int32)

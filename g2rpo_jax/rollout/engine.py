@@ -20,7 +20,7 @@ class Rollout:
       token_PGT: int32; the pad id after the end.
       mask_PGT: bool; True for generated tokens, the end token included.
       logp_PGT: float32 log-probabilities under the sampler (0 where masked), temperature applied.
-      ended_PG: bool; False where max_tokens came before an end token.
+      ended_PG: bool; False where the row's limit came before an end token.
     """
 
     token_PGT: np.ndarray
@@ -73,10 +73,10 @@ class Engine:
             functools.partial(decode_chunk, graphdef, sampling=sampling, eos=eos, pad=pad),
             donate_argnums=2,
         )
-        self.greedy, self.pad = sampling.temperature == 0, pad
+        self.greedy, self.eos, self.pad = sampling.temperature == 0, eos, pad
 
     def generate(
-        self, params, inputs, prompt_ids, *, seed: int, step: int = 0, live_P=None
+        self, params, inputs, prompt_ids, *, seed: int, step: int = 0, limit_P=None
     ) -> Rollout:
         """Samples G responses for each of P rows.
 
@@ -84,21 +84,23 @@ class Engine:
           params: the nnx parameters.
           inputs: packed rows (host or device arrays).
           prompt_ids: P integers that, with seed and step, determine the samples.
-          live_P: False for filler rows (they cost nothing after prefill when all are filler).
+          limit_P: tokens that each row's responses may have, at most max_tokens (the default); 0
+            for filler rows. Decoding stops with the chunk in which the last response finishes.
         Returns:
           Rollout with numpy arrays [P, G, T].
         """
         P = len(prompt_ids)
         shape = (P, self.responses, self.max_tokens)
         rows = row_sharding(self.mesh)
-        live_P = np.ones(P, bool) if live_P is None else np.asarray(live_P)
+        limit_P = np.full(P, self.max_tokens) if limit_P is None else np.asarray(limit_P)
+        limit_P = np.minimum(limit_P, self.max_tokens).astype(np.int32)
         u_PGT = (
             np.zeros(shape, np.float32)
             if self.greedy
             else uniforms(seed, step, prompt_ids, self.responses, self.max_tokens)
         )
         inputs = jax.device_put(inputs, rows)
-        state = self._prefill(params, inputs, jax.device_put(live_P, rows))
+        state = self._prefill(params, inputs, jax.device_put(limit_P, rows))
         token_PGT = np.full(shape, self.pad, np.int32)
         mask_PGT = np.zeros(shape, bool)
         logp_PGT = np.zeros(shape, np.float32)
@@ -108,7 +110,7 @@ class Engine:
             at = jax.device_put(np.int32(start), replicated(self.mesh))
             state, *outs = self._decode(params, inputs, state, u_PGc, at)
             token_PGT[..., here], mask_PGT[..., here], logp_PGT[..., here] = jax.device_get(outs)
-            finished_PG = jax.device_get(state.finished_PG)
-            if finished_PG.all():
+            if jax.device_get(state.finished_PG).all():
                 break
-        return Rollout(token_PGT, mask_PGT, logp_PGT, finished_PG)
+        ended_PG = (np.isin(token_PGT, self.eos) & mask_PGT).any(-1)
+        return Rollout(token_PGT, mask_PGT, logp_PGT, ended_PG)

@@ -97,12 +97,17 @@ def test_greedy_takes_the_most_likely_token_at_every_place(rolled):
     np.testing.assert_array_equal(best[out.mask_PGT], out.token_PGT[out.mask_PGT])
 
 
-def test_filler_rows_generate_nothing(rolled):
-    params, rows, _ = rolled
-    live = np.array([True, False] * 3)
+def test_a_rows_limit_cuts_its_responses_and_nothing_else(rolled):
+    params, rows, whole = rolled
+    limit_P = np.array([12, 0, 5, 1, 12, 7])  # 0: a filler row
     inputs = pack(rows, tiny.CONFIG, 12, 8)
-    out = engine().generate(params, inputs, range(6), seed=3, live_P=live)
-    assert not out.mask_PGT[~live].any() and out.mask_PGT[live].any()
+    out = engine().generate(params, inputs, range(6), seed=3, limit_P=limit_P)
+    inside_P1T = np.arange(12) < limit_P[:, None, None]
+    np.testing.assert_array_equal(out.mask_PGT, whole.mask_PGT & inside_P1T)
+    np.testing.assert_array_equal(out.token_PGT, np.where(inside_P1T, whole.token_PGT, PAD))
+    np.testing.assert_array_equal(
+        out.ended_PG, whole.ended_PG & (whole.length_PG <= limit_P[:, None])
+    )
 
 
 def test_a_chunk_that_does_not_divide_is_an_error():
