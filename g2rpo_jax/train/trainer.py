@@ -169,7 +169,11 @@ class Trainer:
         drawn = self.feed.take(config.batch.rollout_prompts)
         inputs = self.encoder.pack([d.prompt for d in drawn], len(drawn), self.model_config)
         ids = [d.prompt_id for d in drawn]
-        out = self.engine.generate(self.state.params, inputs, ids, seed=config.seed)
+        asked = [config.tasks[d.example.task] for d in drawn]
+        limit_P = [task.max_tokens or config.max_tokens for task in asked]
+        out = self.engine.generate(
+            self.state.params, inputs, ids, seed=config.seed, limit_P=limit_P
+        )
         texts = [
             [
                 self.processor.decode(tokens[mask])
@@ -191,6 +195,10 @@ class Trainer:
         G = config.responses
         task_P = np.array([self.tasks.index(d.example.task) for d in drawn], np.int32)
         fit_PG = jax.device_get(self.length_reward(out.length_PG.astype(np.float32), task_P))
+        accuracy_PG = np.array([score.accuracy for score in scores]).reshape(fit_PG.shape)
+        fit_PG = np.where(accuracy_PG >= config.shaping.length_min_accuracy, fit_PG, 0.0)
+        common = config.shaping.length_weight
+        weights = [common if t.length_weight is None else t.length_weight for t in asked]
         return [
             Row(
                 drawn=d,
@@ -201,7 +209,7 @@ class Trainer:
                 texts=texts[p],
                 scores=scores[p * G : (p + 1) * G],
                 length_reward_G=fit_PG[p],
-                length_weight=config.shaping.length_weight,
+                length_weight=weights[p],
                 born=step,
             )
             for p, d in enumerate(drawn)
