@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -100,17 +100,28 @@ class Writer:
             self._events.close()
 
 
+def rows(path: Path) -> Iterator[dict]:
+    """Rows of a metrics.jsonl or samples.jsonl, one at a time; none if there is no such file.
+
+    Lines that are not a row (the unfinished last line of a killed run) are left out.
+    """
+    try:
+        file = Path(path).open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        for line in file:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict) and isinstance(row.get("step"), int):
+                yield row
+
+
 def read(path: Path) -> list[dict]:
-    """Rows of a metrics.jsonl; an unfinished last line (a killed run) is left out."""
-    if not Path(path).exists():
-        return []
-    rows = []
-    for line in Path(path).read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return rows
+    """All of `rows`."""
+    return list(rows(path))
 
 
 class CompileCounter:

@@ -31,7 +31,12 @@ LEVELS = {
     "platform": 8,
     "cli": 8,
 }
-SAME_LEVEL = {("models", "parallel"), ("data", "rewards"), ("report", "metrics")}
+SAME_LEVEL = {
+    ("models", "parallel"),
+    ("data", "rewards"),
+    ("report", "metrics"),
+    ("report", "rewards"),
+}
 
 
 def imports(path: Path) -> set[str]:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from g2rpo_jax import metrics, report
 from g2rpo_jax.checkpoint import Checkpoints
 from g2rpo_jax.config import RunConfig, to_plain
-from g2rpo_jax.train import measure
+from g2rpo_jax.train import measure, samples
 from g2rpo_jax.train.filtering import collect
 from g2rpo_jax.train.trainer import Trainer
 
@@ -48,9 +48,11 @@ def run(
     if resume:
         first, evaluations, earlier_s = _restore(trainer, checkpoints)
     (workdir / "config.json").write_text(json.dumps(to_plain(config), indent=1) + "\n")
-    say(trainer.describe())
+    described = trainer.describe()
+    (workdir / "description.txt").write_text(described + "\n")
+    say(described)
     writer = metrics.Writer(workdir, start=first + 1, tensorboard=config.log.tensorboard)
-    samples = report.SampleLog(workdir, start=first + 1)
+    sample_log = report.SampleLog(workdir, start=first + 1)
     due = evaluation_steps(config, trainer.steps)
     step = first
     bar = tqdm(total=trainer.steps, initial=first, desc="train", dynamic_ncols=True)
@@ -59,10 +61,9 @@ def run(
             evaluations[0], numbers = _evaluate(trainer)
             writer.write(0, numbers | _standing(trainer, compiles))
         for step in range(first + 1, trainer.steps + 1):
-            numbers, sampled = _step(trainer, step)
+            numbers, rows = _step(trainer, step)
             if step % config.log.samples_every == 0:
-                chosen = sampled[:: max(1, len(sampled) // max(1, config.log.samples))]
-                samples.write(step, [row.to_log() for row in chosen[: config.log.samples]])
+                samples.write(sample_log, step, rows, config.log.samples)
             if step in due:
                 evaluations[step], scores = _evaluate(trainer)
                 numbers |= scores
@@ -77,7 +78,7 @@ def run(
                 break
     checkpoints.close()
     writer.close()
-    samples.close()
+    sample_log.close()
     trainer.close()
     summary = {
         "steps": step,
@@ -90,7 +91,8 @@ def run(
         "evaluations": _keyed(evaluations),
     }
     report.write_json(workdir / "summary.json", summary)
-    say(report.closing(workdir, summary, report.curves(workdir, trainer.tasks)))
+    curves = report.curves(workdir, trainer.tasks)
+    say(report.closing(workdir, summary, curves, _page(workdir)))
     return summary
 
 
@@ -126,8 +128,17 @@ def outcome(evaluations: Evaluations, final_count: int) -> dict:
     return {"before": mean([0] if 0 in evaluations else []), "after": mean(last)}
 
 
-def _step(trainer: Trainer, step: int) -> tuple[dict[str, float], list]:
-    """One step of the pipeline; returns its numbers and the rows sampled in it."""
+def _page(workdir: Path) -> Path | None:
+    """Writes report.html; a run whose results are saved does not fail over its page."""
+    try:
+        return report.write_page(workdir, to_plain(RunConfig()))
+    except Exception:
+        logging.exception("no report.html: `python launch/report.py %s` tries again", workdir)
+        return None
+
+
+def _step(trainer: Trainer, step: int) -> tuple[dict[str, float], list[samples.Fate]]:
+    """One step of the pipeline; returns its numbers and what became of every row."""
     config, clock = trainer.config, collections.Counter()
     started = time.perf_counter()
     got = collect(
@@ -140,8 +151,9 @@ def _step(trainer: Trainer, step: int) -> tuple[dict[str, float], list]:
     trainer.surplus = got.surplus
     numbers = measure.rollout_numbers(got, config.filter)
     learned = time.perf_counter()
+    adv_PG = None
     if got.rows:
-        sums = trainer.learn(got.rows, step)
+        sums, adv_PG = trainer.learn(got.rows, step)
         numbers |= measure.update_numbers(sums, trainer.tasks)
         numbers["policy/lr"] = float(trainer.learning_rate(step))
     else:
@@ -155,7 +167,7 @@ def _step(trainer: Trainer, step: int) -> tuple[dict[str, float], list]:
     }
     if got.rounds:  # a full surplus needs no generation
         numbers["rollout/tokens_per_s"] = clock["tokens"] / clock["rollout"]
-    return numbers, got.sampled
+    return numbers, samples.fates(got, adv_PG, config.filter)
 
 
 def _evaluate(trainer: Trainer) -> tuple[dict[str, dict[str, float]], dict[str, float]]:

@@ -55,26 +55,48 @@ class Row:
         """One reward part of every response, float32 [G]: accuracy, format, structure or total."""
         return np.array([getattr(score, name) for score in self.scores], np.float32)
 
-    def to_log(self) -> dict:
-        """The row for people: question, answer, each response with its reward parts."""
-        parts = {name: self.part(name).tolist() for name in (*COMPONENTS, "total")}
+    def to_log(self, fate: str, adv_G: np.ndarray | None, media: list[dict]) -> dict:
+        """The row for people: question, truth, pictures, each response with its reward parts.
+
+        Args:
+          fate: a key of samples.FATES.
+          adv_G: advantages, where the row was trained on.
+          media: what `report.SampleLog` kept of the row's pictures and clips.
+        """
+        columns = {
+            "tokens": self.length_G,
+            "reward": self.reward_G,
+            **{name: self.part(name) for name in (*COMPONENTS, "total")},
+            "length_reward": self.length_reward_G,
+            "truncated": ~self.ended_G,
+            **({} if adv_G is None else {"advantage": adv_G}),
+        }
+        lists = {name: np.asarray(value_G).tolist() for name, value_G in columns.items()}
+        responses = [
+            {
+                "text": text,
+                "advantage": None,
+                "failure": score.failure,
+                **{name: values[g] for name, values in lists.items()},
+            }
+            for g, (text, score) in enumerate(zip(self.texts, self.scores, strict=True))
+        ]
         return {
             "prompt_id": self.drawn.prompt_id,
             "id": self.example.id,
+            "where": self.example.where,
             "task": self.example.task,
+            "problem_type": self.example.problem_type,
+            "data_type": self.example.data_type,
             "problem": self.example.problem,
+            "options": list(self.example.options),
             "answer": self.example.answer,
-            "responses": [
-                {
-                    "text": text,
-                    "tokens": int(length),
-                    "reward": float(reward),
-                    **{name: values[g] for name, values in parts.items()},
-                }
-                for g, (text, length, reward) in enumerate(
-                    zip(self.texts, self.length_G, self.reward_G, strict=True)
-                )
-            ],
+            "prompt_tokens": len(self.drawn.prompt.input_ids),
+            "born": self.born,
+            "fate": fate,
+            "length_weight": self.length_weight,
+            "media": media,
+            "responses": responses,
         }
 
     def to_json(self) -> dict:

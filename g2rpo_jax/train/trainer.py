@@ -215,13 +215,18 @@ class Trainer:
             for p, d in enumerate(drawn)
         ]
 
-    def learn(self, rows: list[Row], step: int) -> list[dict]:
-        """Advantages of the step's rows, then one update per minibatch; returns metric sums."""
+    def learn(self, rows: list[Row], step: int) -> tuple[list[dict], np.ndarray]:
+        """Advantages of the step's rows, then one update per minibatch.
+
+        Returns:
+          Metric sums of every update, and the advantages, float32 [rows, G].
+        """
         n, P = self.config.batch.minibatches, self.config.batch.prompts
         adv_PG, estimator = self.advantage(self._group(rows), self.state.estimator)
         self.state = dataclasses.replace(self.state, estimator=estimator)
+        adv_PG = np.asarray(adv_PG)
         fresh_P = np.array([row.born == step for row in rows] + [True] * (P - len(rows)))
-        columns = self._columns(rows, np.asarray(adv_PG), fresh_P)
+        columns = self._columns(rows, adv_PG, fresh_P)
         sums = []
         # Strided: rows arrive in the order they were drawn, so every minibatch sees old and new.
         for k in range(n):
@@ -232,7 +237,7 @@ class Trainer:
             )
             self.state, out = self.update(self.state, minibatch)
             sums.append(out)
-        return jax.device_get(sums)
+        return jax.device_get(sums), adv_PG[: len(rows)]
 
     def _group(self, rows: list[Row]) -> advantages.Group:
         """What estimators see of the step's rows, filled up to batch.prompts."""

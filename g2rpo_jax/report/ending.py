@@ -1,40 +1,8 @@
-"""What people look at: the sample log, the table at the end, the curves."""
+"""The last words of a run: the table, the curves, and where everything lies."""
 
-import json
-import os
 from pathlib import Path
 
 from g2rpo_jax import metrics
-
-
-class SampleLog:
-    """samples.jsonl: whole rows, prompt to rewards, every few steps. Opening it for a resumed run
-    drops entries of `start` and later."""
-
-    def __init__(self, workdir: Path, start: int):
-        path = Path(workdir) / "samples.jsonl"
-        kept = [entry for entry in metrics.read(path) if entry["step"] < start]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
-        os.replace(temporary, path)
-        self._file = path.open("a")
-
-    def write(self, step: int, entries: list[dict]) -> None:
-        """Adds one line per entry."""
-        for entry in entries:
-            self._file.write(json.dumps({"step": step, **entry}) + "\n")
-        self._file.flush()
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Writes a JSON file in one move: a reader sees the old one or the new one."""
-    temporary = Path(path).with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(temporary, path)
 
 
 def table(summary: dict) -> str:
@@ -47,10 +15,11 @@ def table(summary: dict) -> str:
     return "\n".join(lines)
 
 
-def closing(workdir: Path, summary: dict, curves: Path) -> str:
-    """The last words of a run: what it reached, how long it took, where everything lies."""
+def closing(workdir: Path, summary: dict, curves: Path, page: Path | None = None) -> str:
+    """What a run reached, how long it took, where everything lies; `page` where one was written."""
     state = "finished" if summary["finished"] else "stopped; go on with --resume"
     compiled = summary["compile"]
+    shown = [f"page     {page}"] if page else []
     return "\n".join(
         [
             "",
@@ -58,6 +27,7 @@ def closing(workdir: Path, summary: dict, curves: Path) -> str:
             "",
             f"{state}: {summary['steps']} steps in {summary['wall_seconds']:.0f} s, "
             f"{compiled['count']} programs compiled in {compiled['seconds']:.0f} s",
+            *shown,
             f"curves   {curves}",
             f"numbers  {workdir}/summary.json, metrics.jsonl, tensorboard/",
             f"samples  {workdir}/samples.jsonl",

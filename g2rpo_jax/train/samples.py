@@ -1,0 +1,97 @@
+"""Which rows of a step people get to see in samples.jsonl, and what became of each."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from g2rpo_jax.config import FilterConfig
+from g2rpo_jax.data.example import BadRow, Example
+from g2rpo_jax.data.rows import open_images
+from g2rpo_jax.report import SampleLog
+from g2rpo_jax.train.filtering import Collected, keeps
+from g2rpo_jax.train.rows import Row
+
+FATES = {
+    "trained": "trained on in this step",
+    "surplus": "kept by the filter; waits for a later step",
+    "all wrong": "left out: mean accuracy not above filter.low, nothing to tell good from bad",
+    "all right": "left out: mean accuracy not below filter.high, nothing to tell good from bad",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Fate:
+    """A row of a step, what became of it (a key of FATES), and its advantages if trained on."""
+
+    row: Row
+    fate: str
+    adv_G: np.ndarray | None = None
+
+
+def fates(got: Collected, adv_PG: np.ndarray | None, filter_config: FilterConfig) -> list[Fate]:
+    """Every row of a step: those trained on (carried ones too) first, then the others sampled now.
+
+    Args:
+      adv_PG: advantages of `got.rows`, in their order; None if no row was trained on.
+    """
+    trained = {id(row) for row in got.rows}
+    out = [Fate(row, "trained", adv_PG[p]) for p, row in enumerate(got.rows)]
+    for row in got.sampled:
+        if id(row) in trained:
+            continue
+        if keeps(filter_config, row):
+            fate = "surplus"
+        else:
+            low = float(row.part("accuracy").mean()) <= filter_config.low
+            fate = "all wrong" if low else "all right"
+        out.append(Fate(row, fate))
+    return out
+
+
+def choose(rows: list[Fate], count: int, step: int) -> list[Fate]:
+    """At most `count` rows, spread over tasks; within a task trained and other rows take turns.
+
+    Depends on its arguments alone; the task that comes first moves on with the step, so that all
+    get their turn where there are more tasks than `count`.
+    """
+    queues: dict[str, list[Fate]] = {}
+    for task in sorted({f.row.example.task for f in rows}):
+        own = [f for f in rows if f.row.example.task == task]
+        halves = [[f for f in own if f.fate == "trained"], [f for f in own if f.fate != "trained"]]
+        queues[task] = []
+        while any(halves):
+            queues[task] += [half.pop(0) for half in halves if half]
+    tasks = list(queues)
+    if tasks:
+        shift = (step * count) % len(tasks)
+        tasks = tasks[shift:] + tasks[:shift]
+    chosen: list[Fate] = []
+    while len(chosen) < count and any(queues.values()):
+        chosen += [queues[task].pop(0) for task in tasks if queues[task]]
+    return chosen[:count]
+
+
+def write(
+    log: SampleLog,
+    step: int,
+    rows: list[Fate],
+    count: int,
+    open_media: Callable[[Example], list] = open_images,
+) -> None:
+    """Writes the chosen rows of a step with thumbnails of their pictures."""
+    log.write(
+        step,
+        [
+            f.row.to_log(f.fate, f.adv_G, _media(log, f.row.example, open_media))
+            for f in choose(rows, count, step)
+        ],
+    )
+
+
+def _media(log: SampleLog, example: Example, open_media: Callable[[Example], list]) -> list[dict]:
+    """What is kept of a row's pictures; a picture that vanished since is said to be missing."""
+    try:
+        return [log.image(image) for image in open_media(example)]
+    except BadRow as bad:
+        return [{"kind": "missing", "reason": str(bad)}]
