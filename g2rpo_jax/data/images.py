@@ -111,17 +111,12 @@ def to_patches(
     Returns:
       float32 [patches, 3 * temporal * patch * patch] and (1, patch rows, patch columns).
     """
-    image = image.convert("RGB")
+    image = to_rgb(image)
     height, width = fitted_size(image.height, image.width, settings)
     # The library resizes always; without a change of size Pillow's result is the same picture.
     if (height, width) != (image.height, image.width):
         image = image.resize((width, height), resample=settings.resample)
-    # The same roundings as the library's: double for the scale, single from there on. Channels
-    # first, so that the inner loops are long.
-    pixels = np.asarray(image).transpose(2, 0, 1).astype(np.float64, order="C")
-    values = (pixels * settings.rescale_factor).astype(np.float32)
-    values -= np.float32(settings.mean).reshape(3, 1, 1)
-    values /= np.float32(settings.std).reshape(3, 1, 1)
+    values = normalised(np.asarray(image), settings)
     patch, merge, frames = settings.patch_size, settings.merge_size, settings.temporal_patch_size
     rows, columns = height // patch, width // patch
     values = values.reshape(3, rows // merge, merge, patch, columns // merge, merge, patch)
@@ -130,3 +125,57 @@ def to_patches(
     )  # rows, columns, row in, column in, channel, y, x
     values = np.broadcast_to(values[:, :, :, :, :, None], (*values.shape[:5], frames, patch, patch))
     return values.reshape(rows * columns, 3 * frames * patch * patch), (1, rows, columns)
+
+
+def normalised(pixels: np.ndarray, settings: ImageSettings) -> np.ndarray:
+    """Pixels uint8 [..., height, width, 3] as float32 [..., 3, height, width] around zero.
+
+    The same roundings as the library's: double for the scale, single from there on. Channels
+    first, so that the inner loops are long.
+    """
+    values = np.moveaxis(pixels, -1, -3).astype(np.float64, order="C")
+    values = (values * settings.rescale_factor).astype(np.float32)
+    values -= np.float32(settings.mean).reshape(3, 1, 1)
+    values /= np.float32(settings.std).reshape(3, 1, 1)
+    return values
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A picture of any mode as 8-bit RGB: what is transparent shows white, as Qwen's loader has it.
+
+    Grey of 16 bits is divided by 257, so that white stays white. Wider integers and floats hold
+    no scale of their own: integers up to 255 and floats up to 1 are taken as the full range, floats
+    up to 255 as they are, integers up to 65535 as 16 bits, anything else is scaled by its largest.
+    Raises:
+      ValueError: for a colour space that Pillow cannot convert (LAB), or pixels not finite.
+    """
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode == "F" or image.mode.startswith("I"):
+        return Image.fromarray(_grey(image)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        # RGBa and La hold colours already multiplied; Pillow divides on the way to RGBA and LA.
+        image = image.convert("LA") if image.mode == "La" else image
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _grey(image: Image.Image) -> np.ndarray:
+    """uint8 [height, width] of a picture of wide integers or floats; see `to_rgb`."""
+    values = np.asarray(image).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("it holds pixels that are not finite")
+    most = values.max()
+    if image.mode.startswith("I;16"):
+        full = 65535.0
+    elif image.mode == "F" and most <= 1:
+        full = 1.0
+    elif most <= 255:
+        full = 255.0
+    elif image.mode == "I" and most <= 65535:
+        full = 65535.0
+    else:
+        full = most
+    return (values.clip(0, full) * (255 / full) + 0.5).astype(np.uint8)

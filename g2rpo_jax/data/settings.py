@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from g2rpo_jax.data import media
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
@@ -12,6 +14,12 @@ class DataConfig:
       image_dir: what relative image paths start from; empty means the rows' own folder.
       template: how a row becomes a prompt: plain, release, onethinker.
       min_pixels, max_pixels: image size limits; 0 keeps the model directory's own.
+      max_image_pixels: larger pictures (as their header says) are refused before decoding.
+      allow_outside_paths: take absolute media paths, and ones that lead out of `image_dir`.
+      video_fps, video_min_frames, video_max_frames: frames sampled per second, and their bounds.
+      video_frame_pixels: bound of a frame's height x width; 0 keeps the model directory's own.
+      video_max_pixels: bound of frames x height x width; 0 keeps the model directory's own.
+      video_max_seconds: longer videos are refused before decoding.
       prompt_tokens, patches: bucket sizes, rising. A batch takes the smallest that holds its rows.
       max_bad_share: more unusable rows than this share of the file is an error.
     """
@@ -22,6 +30,14 @@ class DataConfig:
     template: str = "release"
     min_pixels: int = 0
     max_pixels: int = 0
+    max_image_pixels: int = 2**26
+    allow_outside_paths: bool = False
+    video_fps: float = 2.0
+    video_min_frames: int = 4
+    video_max_frames: int = 768
+    video_frame_pixels: int = 0
+    video_max_pixels: int = 0
+    video_max_seconds: float = 3600.0
     prompt_tokens: tuple[int, ...] = (1024, 2048, 4096)
     patches: tuple[int, ...] = (0, 2048, 4096)
     max_bad_share: float = 0.1
@@ -32,6 +48,29 @@ class DataConfig:
                 raise ValueError(f"data.{name}={sizes} must be a rising list of sizes")
         if not 0.0 <= self.max_bad_share <= 1.0:
             raise ValueError(f"data.max_bad_share={self.max_bad_share} must lie in [0, 1]")
+        if not 0 < self.max_image_pixels <= media.MOST_PIXELS:
+            raise ValueError(
+                f"data.max_image_pixels={self.max_image_pixels} must lie in 1..{media.MOST_PIXELS}"
+            )
+        if not 1 <= self.video_min_frames <= self.video_max_frames:
+            raise ValueError(
+                f"data.video_min_frames={self.video_min_frames} and data.video_max_frames="
+                f"{self.video_max_frames} must be at least 1 and rise"
+            )
+        if min(self.video_fps, self.video_max_seconds) <= 0:
+            raise ValueError("data.video_fps and data.video_max_seconds must be above 0")
+
+    @property
+    def video_limits(self) -> dict[str, float]:
+        """Fields of data.video.VideoSettings in place of the model directory's own."""
+        limits = {
+            "fps": self.video_fps,
+            "min_frames": self.video_min_frames,
+            "max_frames": self.video_max_frames,
+            "max_seconds": self.video_max_seconds,
+        }
+        pixels = {"frame_pixels": self.video_frame_pixels, "max_pixels": self.video_max_pixels}
+        return limits | {name: value for name, value in pixels.items() if value}
 
     @property
     def pixel_limits(self) -> dict[str, int]:
