@@ -1,10 +1,12 @@
-"""Held-out evaluation: greedy responses to every test row, scored by the training rewards."""
+"""Evaluation inside training: greedy responses to held-out rows, scored by the rewards."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from g2rpo_jax.evaluate.generate import respond
+from g2rpo_jax.evaluate.statistics import mean_and_error
 from g2rpo_jax.rewards import Scorer
 from g2rpo_jax.rollout.engine import Engine
 
@@ -30,8 +32,8 @@ def evaluate(
     engine: Engine,
     params,
     items: Sequence[tuple],
-    pack,
-    decode,
+    pack: Callable,
+    decode: Callable,
     scorer: Scorer,
     prompts: int,
 ) -> dict[str, TaskScore]:
@@ -51,25 +53,22 @@ def evaluate(
     results: dict[str, list[tuple[float, float, int]]] = {}
     for start in range(0, len(items), prompts):
         part = items[start : start + prompts]
-        inputs = pack([prompt for _, prompt in part], prompts)
-        limit_P = np.where(np.arange(prompts) < len(part), engine.max_tokens, 0)
-        out = engine.generate(params, inputs, np.arange(prompts), seed=0, limit_P=limit_P)
-        texts = [decode(out.token_PGT[i, 0][out.mask_PGT[i, 0]]) for i in range(len(part))]
+        answered = respond(engine, params, [p for _, p in part], prompts, pack, decode)
+        said = [group[0] for group in answered]
         scores = scorer.score_batch(
             [
-                (text, example.answer, example.problem_type, example.data_type)
-                for text, (example, _) in zip(texts, part, strict=True)
+                (response.text, example.answer, example.problem_type, example.data_type)
+                for response, (example, _) in zip(said, part, strict=True)
             ]
         )
-        for i, ((example, _), score) in enumerate(zip(part, scores, strict=True)):
+        for (example, _), response, score in zip(part, said, scores, strict=True):
             results.setdefault(example.task, []).append(
-                (score.accuracy, score.format, int(out.length_PG[i, 0]))
+                (score.accuracy, score.format, response.tokens)
             )
     return {task: _summary(results[task]) for task in sorted(results)}
 
 
 def _summary(rows: list[tuple[float, float, int]]) -> TaskScore:
     accuracy, form, length = np.array(rows, float).T
-    n = len(rows)
-    stderr = float(accuracy.std(ddof=1) / np.sqrt(n)) if n > 1 else 0.0
-    return TaskScore(float(accuracy.mean()), stderr, n, float(form.mean()), float(length.mean()))
+    mean, error = mean_and_error(accuracy)
+    return TaskScore(mean, error, len(rows), float(form.mean()), float(length.mean()))
