@@ -58,10 +58,16 @@ def parse(argv: list[str]) -> list[str]:
         sys.exit("error: no such config field: " + " ".join(str(reason).split()))
 
 
-def main(job: Callable[[], None]) -> None:
-    """Runs `job` under absl; a ValueError (bad input, already worded for the user) exits with 1."""
+def main(job: Callable[[], None], argument: str | None = None) -> None:
+    """Runs `job` under absl; a ValueError (bad input, already worded for the user) exits with 1.
+
+    Args:
+      argument: the flag that one bare argument sets (`report.py runs/x`); None takes none.
+    """
 
     def guarded(argv: list[str]) -> None:
+        if argument and len(argv) > 1 and flags.FLAGS[argument].value is None:
+            flags.FLAGS[argument].value = argv.pop(1)
         if len(argv) > 1:
             sys.exit(f"unexpected argument {argv[1]!r}: flags are written --name=value")
         try:
