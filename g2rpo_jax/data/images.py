@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from g2rpo_jax.data.example import BadRow
+
 MAX_ASPECT = 200  # the library's own limit
 
 
@@ -82,12 +84,13 @@ def fitted_size(height: int, width: int, settings: ImageSettings) -> tuple[int, 
     """Height and width in pixels after resizing: multiples of patch x merge, area in the limits.
 
     Raises:
-      ValueError: if one edge is more than 200 times the other (Qwen's rule).
+      BadRow: if one edge is more than 200 times the other (Qwen's rule).
     """
     factor = settings.patch_size * settings.merge_size
     if max(height, width) / min(height, width) > MAX_ASPECT:
-        raise ValueError(
-            f"image of {width}x{height} pixels: aspect ratio above {MAX_ASPECT}; crop it"
+        raise BadRow(
+            "image_aspect",
+            f"image of {width}x{height} pixels: aspect ratio above {MAX_ASPECT}; crop it",
         )
     fitted = [round(edge / factor) * factor for edge in (height, width)]
     if fitted[0] * fitted[1] > settings.max_pixels:

@@ -16,10 +16,10 @@ from g2rpo_jax.data import images, video
 from g2rpo_jax.data.example import BadRow, Example, Media
 from g2rpo_jax.data.video import Clip, VideoSettings
 
-# Formats that Pillow decodes by itself. Not among them: EPS and PDF (which start Ghostscript), and
-# formats without a signature of their own.
+# Formats that Pillow decodes by itself (JPEG includes MPO). Not among them: EPS and PDF, which start
+# Ghostscript, and formats without a signature of their own.
 FORMATS = (
-    "AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP",
+    "AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP",
 )  # fmt: skip
 MOST_PIXELS = 89_478_485  # above it Pillow itself complains on opening
 TURNS = {

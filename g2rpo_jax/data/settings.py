@@ -20,6 +20,7 @@ class DataConfig:
       video_frame_pixels: bound of a frame's height x width; 0 keeps the model directory's own.
       video_max_pixels: bound of frames x height x width; 0 keeps the model directory's own.
       video_max_seconds: longer videos are refused before decoding.
+      video_outer_marks: see data.video.VideoSettings.
       prompt_tokens, patches: bucket sizes, rising. A batch takes the smallest that holds its rows.
       max_bad_share: more unusable rows than this share of the file is an error.
     """
@@ -38,6 +39,7 @@ class DataConfig:
     video_frame_pixels: int = 0
     video_max_pixels: int = 0
     video_max_seconds: float = 3600.0
+    video_outer_marks: bool = True
     prompt_tokens: tuple[int, ...] = (1024, 2048, 4096)
     patches: tuple[int, ...] = (0, 2048, 4096)
     max_bad_share: float = 0.1
@@ -61,19 +63,20 @@ class DataConfig:
             raise ValueError("data.video_fps and data.video_max_seconds must be above 0")
 
     @property
-    def video_limits(self) -> dict[str, float]:
-        """Fields of data.video.VideoSettings in place of the model directory's own."""
-        limits = {
+    def media_options(self) -> dict:
+        """The arguments of `Processor` that are set; 0 leaves the model directory's own."""
+        pixels = {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
+        clip = {"frame_pixels": self.video_frame_pixels, "max_pixels": self.video_max_pixels}
+        video_limits = {
             "fps": self.video_fps,
             "min_frames": self.video_min_frames,
             "max_frames": self.video_max_frames,
             "max_seconds": self.video_max_seconds,
+            "outer_marks": self.video_outer_marks,
+            **{name: value for name, value in clip.items() if value},
         }
-        pixels = {"frame_pixels": self.video_frame_pixels, "max_pixels": self.video_max_pixels}
-        return limits | {name: value for name, value in pixels.items() if value}
-
-    @property
-    def pixel_limits(self) -> dict[str, int]:
-        """The limits that are set."""
-        limits = {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
-        return {name: value for name, value in limits.items() if value}
+        return {
+            "max_image_pixels": self.max_image_pixels,
+            "video_limits": video_limits,
+            **{name: value for name, value in pixels.items() if value},
+        }

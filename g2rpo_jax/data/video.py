@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from g2rpo_jax.data.example import BadRow
 from g2rpo_jax.data.images import MAX_ASPECT, ImageSettings, normalised, to_rgb
 
 
@@ -28,6 +29,8 @@ class VideoSettings:
       max_seconds: longer files are refused.
       max_decoded_pixels: bound of the decoder's work, in frames x height x width as they are in the
         file; 4e10 are about 100 seconds of one core.
+      outer_marks: keep the chat template's vision marks around the marks of each step, as
+        transformers 5 writes a video; without them it is as transformers 4 and vLLM write it.
       image: patch size, merging, mean and so on, as for pictures.
     """
 
@@ -39,6 +42,7 @@ class VideoSettings:
     frame_pixels: int = 768 * 32 * 32
     max_seconds: float = 3600.0
     max_decoded_pixels: float = 4e10
+    outer_marks: bool = True
     image: ImageSettings = ImageSettings()
 
 
@@ -116,7 +120,7 @@ def fitted_size(frames: int, height: int, width: int, settings: VideoSettings) -
     """Height and width of every frame after resizing: multiples of patch x merge.
 
     Raises:
-      ValueError: if one edge is more than 200 times the other.
+      BadRow: if one edge is more than 200 times the other.
     """
     image = settings.image
     factor = image.patch_size * image.merge_size
@@ -129,7 +133,9 @@ def fitted_size(frames: int, height: int, width: int, settings: VideoSettings) -
         grow = max(factor / height, factor / width)
         height, width = int(height * grow), int(width * grow)
     if max(height, width) / min(height, width) > MAX_ASPECT:
-        raise ValueError(f"video of {width}x{height} pixels: aspect ratio above {MAX_ASPECT}")
+        raise BadRow(
+            "video_aspect", f"video of {width}x{height} pixels: aspect ratio above {MAX_ASPECT}"
+        )
     fitted = [round(edge / factor) * factor for edge in (height, width)]
     whole = round(frames / image.temporal_patch_size) * image.temporal_patch_size
     if whole * fitted[0] * fitted[1] > most:

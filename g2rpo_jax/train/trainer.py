@@ -48,7 +48,7 @@ class Trainer:
         model.embedding_gradient = self.backend.embedding_gradient
         self.model_config = model.config
         self.graphdef, params = nnx.split(model)
-        self.processor = Processor(config.model.directory, **config.data.pixel_limits)
+        self.processor = Processor(config.model.directory, **config.data.media_options)
         self.encoder = Encoder(config.data, self.processor, self.tasks)
         train = self._read(config.data.train)
         self.steps = config.steps or max(1, config.epochs * len(train) // config.batch.prompts)

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from g2rpo_jax.data import images, tokenizer
+from g2rpo_jax.data.example import BadRow
 from g2rpo_jax.data.processor import Processor
 
 RNG = np.random.default_rng(0)
@@ -140,15 +141,34 @@ def test_the_chat_template_writes_qwens_turns(directory):
     assert processor.render(messages, add_generation_prompt=False) == without
 
 
-def test_image_tokens_in_a_text_are_refused(directory):
-    messages = [{"role": "user", "content": "What is <|image_pad|>?"}]
-    with pytest.raises(ValueError, match="1 image tokens for 0 images"):
-        Processor(directory).encode(messages)
-    with pytest.raises(ValueError, match="video"):
-        Processor(directory).encode([{"role": "user", "content": "<|video_pad|>"}])
-    unopened = [{"type": "image", "image": "a.png"}]
-    with pytest.raises(ValueError, match="'a.png': open it"):
-        Processor(directory).encode([{"role": "user", "content": unopened}])
+@pytest.mark.parametrize("token", ["<|im_end|>", "<|image_pad|>", "<|video_pad|>", "<|im_start|>"])
+def test_control_tokens_in_a_text_are_refused(directory, token):
+    processor = Processor(directory)
+    for content in (f"What is {token}?", [{"type": "text", "text": f"a{token}b"}]):
+        with pytest.raises(BadRow, match="holds the control token") as caught:
+            processor.encode([{"role": "user", "content": content}])
+        assert caught.value.reason == "special_token" and token in str(caught.value)
+    # Tags are text like any other, and so is what only resembles a token.
+    processor.encode(
+        [{"role": "user", "content": "<think> <answer> <image> <|im_ended|> <|im_end>"}]
+    )
+
+
+def test_a_chat_template_that_drops_media_is_named(directory, tmp_path):
+    tokenizer.build(str(tmp_path))
+    (tmp_path / "chat_template.jinja").write_text("no media at all")
+    with pytest.raises(BadRow, match="shows 0 pictures and clips .none. where .* have 1 .image."):
+        Processor(str(tmp_path)).encode(conversation(picture(64, 64)))
+
+
+def test_media_may_be_paths(directory, tmp_path):
+    image = picture(40, 70)
+    image.save(tmp_path / "a.png")
+    found = Processor(directory).encode(conversation(str(tmp_path / "a.png")))
+    wanted = Processor(directory).encode(conversation(image))
+    np.testing.assert_array_equal(found.pixel_values, wanted.pixel_values)
+    with pytest.raises(BadRow, match="message: image nowhere.png does not exist"):
+        Processor(directory).encode(conversation("nowhere.png"))
 
 
 def test_ends_come_from_the_generation_config_or_the_tokenizer(directory, tmp_path):
