@@ -140,10 +140,11 @@ def outcome(summary: dict, curves: list[dict], config: dict) -> dict:
     before, after = summary.get("before") or {}, summary.get("after") or {}
     steps = accuracy[tasks[0]][0]
     count = config.get("eval", {}).get("final_count", 1)
-    if after and count > 1:
-        note = f"After: mean of the last {min(count, len(steps))} evaluations."
+    later = [step for step in steps if step > 0]
+    if after and min(count, len(later)) > 1:
+        note = f"After: mean of the last {min(count, len(later))} evaluations."
     else:
-        note = f"After: the evaluation at step {steps[-1]:g}."
+        note = f"After: the evaluation at step {later[-1]:g}." if later else "No evaluation since."
     rows = []
     for task in [*tasks, "mean"]:
         points = accuracy.get(task if task != "mean" else "", [[], []])[1]

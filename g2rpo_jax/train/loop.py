@@ -63,7 +63,7 @@ def run(
         for step in range(first + 1, trainer.steps + 1):
             numbers, rows = _step(trainer, step)
             if step % config.log.samples_every == 0:
-                samples.write(sample_log, step, rows, config.log.samples)
+                samples.write(sample_log, step, rows, config.log.samples, trainer.processor.limits)
             if step in due:
                 evaluations[step], scores = _evaluate(trainer)
                 numbers |= scores

@@ -1,14 +1,13 @@
 """Which rows of a step people get to see in samples.jsonl, and what became of each."""
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 
 from g2rpo_jax.config import FilterConfig
 from g2rpo_jax.data.example import BadRow, Example
-from g2rpo_jax.data.rows import open_images
-from g2rpo_jax.report import SampleLog
+from g2rpo_jax.data.media import Limits, open_media
+from g2rpo_jax.report import SampleLog, answers
 from g2rpo_jax.train.filtering import Collected, keeps
 from g2rpo_jax.train.rows import Row
 
@@ -72,26 +71,25 @@ def choose(rows: list[Fate], count: int, step: int) -> list[Fate]:
     return chosen[:count]
 
 
-def write(
-    log: SampleLog,
-    step: int,
-    rows: list[Fate],
-    count: int,
-    open_media: Callable[[Example], list] = open_images,
-) -> None:
-    """Writes the chosen rows of a step with thumbnails of their pictures."""
+def write(log: SampleLog, step: int, rows: list[Fate], count: int, limits: Limits) -> None:
+    """Writes the chosen rows of a step with thumbnails of their pictures and clips."""
     log.write(
         step,
         [
-            f.row.to_log(f.fate, f.adv_G, _media(log, f.row.example, open_media))
+            f.row.to_log(f.fate, f.adv_G, _media(log, f.row.example, limits))
             for f in choose(rows, count, step)
         ],
     )
 
 
-def _media(log: SampleLog, example: Example, open_media: Callable[[Example], list]) -> list[dict]:
-    """What is kept of a row's pictures; a picture that vanished since is said to be missing."""
+def _media(log: SampleLog, example: Example, limits: Limits) -> list[dict]:
+    """What is kept of a row's pictures; a file that vanished since is said to be missing."""
     try:
-        return [log.image(image) for image in open_media(example)]
+        opened = open_media(example, limits)
     except BadRow as bad:
         return [{"kind": "missing", "reason": str(bad)}]
+    wanted = answers.times(example.answer)
+    return [
+        *(log.image(image) for image in opened.images),
+        *(log.video(clip.frames, clip.seconds, wanted) for clip in opened.videos),
+    ]

@@ -10,8 +10,9 @@ from PIL import Image, ImageDraw
 
 from g2rpo_jax import metrics, report
 from g2rpo_jax.config import FilterConfig, resolve, to_plain
-from g2rpo_jax.data import rows as data_rows
+from g2rpo_jax.data import embedded
 from g2rpo_jax.data.example import Example
+from g2rpo_jax.data.media import Limits
 from g2rpo_jax.rewards import Score
 from g2rpo_jax.train import samples
 from g2rpo_jax.train.feed import Drawn
@@ -41,6 +42,20 @@ def example(task: str, problem_type: str, answer: str, **fields) -> Example:
         where="rows.json row 3",
     )
     return dataclasses.replace(base, **fields)
+
+
+def embedded_example(raw: dict) -> Example:
+    """A row of the built-in task set."""
+    return example(
+        raw["task_type"],
+        raw["problem_type"],
+        raw["answer"].removeprefix("<answer>").removesuffix("</answer>"),
+        id=raw["problem_id"],
+        problem=raw["problem"],
+        options=tuple(raw["options"]),
+        images=tuple(raw["images"]),
+        where="embedded",
+    )
 
 
 def row(asked: Example, texts: list[str], accuracy: list[float], step: int, prompt_id: int) -> Row:
@@ -135,7 +150,7 @@ def write_summary(folder: Path, tasks: list[str], steps: int, finished: bool = T
 
 def log_step(log: report.SampleLog, step: int) -> None:
     """Entries of one step: embedded rows, a row of boxes and points, and a hostile one."""
-    read = data_rows.read("embedded:test?rows=12").examples
+    read = [embedded_example(raw) for raw in embedded.from_spec("embedded:test?rows=12")]
     grounding = next(e for e in read if e.problem_type == "spatial grounding")
     other = [e for e in read if e.problem_type != "spatial grounding"][:3]
     guesses = [boxed(100, 200, 300, 600), boxed(0, 0, 500, 500), boxed(990, 10, 20, 500), "no box"]
@@ -155,7 +170,7 @@ def log_step(log: report.SampleLog, step: int) -> None:
     surplus = row(other[2], half, [1, 1, 0, 0], step, 10 * step + 4)
     got = Collected(trained, [surplus], [*trained, right, wrong, surplus], 1, 0)
     adv_PG = np.array([[1.25, 0.5, -0.5, -1.25], [-0.3, 1.03, -0.3, -0.43]], np.float32)
-    samples.write(log, step, samples.fates(got, adv_PG, FilterConfig()), 6)
+    samples.write(log, step, samples.fates(got, adv_PG, FilterConfig()), 6, Limits())
 
 
 def log_video(log: report.SampleLog, step: int) -> None:
