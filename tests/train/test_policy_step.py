@@ -1,6 +1,7 @@
 """The update does not depend on how the minibatch is cut over micro-batches or devices."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -26,13 +27,20 @@ CONFIG = StepConfig(
 )
 
 
-def step(config=CONFIG, mesh=(1, 1, 1), batch=None, tx=SGD, params=None):
-    """(new state, sums) of one update, on the host."""
+@functools.cache
+def program(config, mesh, tx):
+    """The compiled update; compiling is what these tests spend their time on."""
     graphdef, start = tiny.model()
     mesh = make(MeshConfig(*mesh), jax.devices()[: int(np.prod(mesh))])
-    train = state.create(params or start, tx, ())
+    train = state.create(start, tx, ())
+    return compile_step(graphdef, tx, config, mesh, train, donate=False), mesh
+
+
+def step(config=CONFIG, mesh=(1, 1, 1), batch=None, tx=SGD, params=None):
+    """(new state, sums) of one update, on the host."""
+    update, mesh = program(config, mesh, tx)
+    train = state.create(params or tiny.model()[1], tx, ())
     train = jax.device_put(train, rules.shardings(train, mesh))
-    update = compile_step(graphdef, tx, config, mesh, train, donate=False)
     batch = jax.device_put(batch or tiny.batch(), row_sharding(mesh))
     return jax.device_get(update(train, batch))
 
