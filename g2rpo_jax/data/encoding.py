@@ -4,10 +4,9 @@ What feeds run in worker threads or processes, so it can be pickled: a copy open
 directory again.
 """
 
+from g2rpo_jax.data import media, prompts
 from g2rpo_jax.data.example import BadRow, Example
 from g2rpo_jax.data.processor import Processor, Prompt
-from g2rpo_jax.data.prompts import messages
-from g2rpo_jax.data.rows import open_images
 from g2rpo_jax.data.settings import DataConfig
 
 
@@ -16,6 +15,7 @@ class PromptEncoder:
 
     def __init__(self, config: DataConfig, processor: Processor):
         self.config, self.processor = config, processor
+        prompts.load(config.template)  # a wrong template is an error at the start, not at a row
 
     def encode(self, example: Example) -> Prompt:
         """The prompt of a row, its media decoded.
@@ -23,9 +23,12 @@ class PromptEncoder:
         Raises:
           BadRow: media cannot be opened, or the prompt fits no bucket.
         """
-        prompt = self.processor.encode(
-            messages(example, self.config.template, open_images(example))
-        )
+        opened = media.open_media(example, self.processor.limits)
+        chat = prompts.messages(example, self.config.template, opened.images, opened.videos)
+        try:
+            prompt = self.processor.encode(chat)
+        except BadRow as bad:
+            raise BadRow(bad.reason, f"{example.where}: {bad}") from None
         self._check(example, prompt)
         return prompt
 
@@ -40,8 +43,9 @@ class PromptEncoder:
         if patches(prompt) > most:
             raise BadRow(
                 "too_many_patches",
-                f"{example.where}: {patches(prompt)} image patches; the largest bucket "
-                f"data.patches holds {most}: lower data.max_pixels or add a bucket",
+                f"{example.where}: {patches(prompt)} patches; the largest bucket data.patches "
+                f"holds {most}: lower data.max_pixels, data.video_frame_pixels or "
+                "data.video_max_frames, or add a bucket",
             )
 
 

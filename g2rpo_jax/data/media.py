@@ -16,8 +16,8 @@ from g2rpo_jax.data import images, video
 from g2rpo_jax.data.example import BadRow, Example, Media
 from g2rpo_jax.data.video import Clip, VideoSettings
 
-# Formats that Pillow decodes by itself (JPEG includes MPO). Not among them: EPS and PDF, which start
-# Ghostscript, and formats without a signature of their own.
+# Formats that Pillow decodes by itself (JPEG includes MPO). Not among them: EPS and PDF, which
+# start Ghostscript, and formats without a signature of their own.
 FORMATS = (
     "AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP",
 )  # fmt: skip

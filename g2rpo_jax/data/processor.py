@@ -6,6 +6,7 @@ a run of video tokens for each step in time, with the seconds before it.
 """
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -96,6 +97,8 @@ class Processor:
           ValueError: naming the file that is missing or unreadable.
         """
         self.directory = directory
+        self._options = {"video_limits": video_limits, "max_image_pixels": max_image_pixels}
+        self._options |= pixel_limits
         try:
             self._tokenizer = Tokenizer.from_file(_required(directory, "tokenizer.json"))
         except ValueError:
@@ -116,6 +119,14 @@ class Processor:
         added = self._tokenizer.get_added_tokens_decoder().values()
         special = sorted({token.content for token in added if token.special}, key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, special)))
+
+    def __reduce__(self):
+        """A copy in another process opens the directory again."""
+        return functools.partial(Processor, **self._options), (self.directory,)
+
+    def __reduce__(self):
+        # A copy in another process reads the directory again: compiled templates do not travel.
+        return functools.partial(Processor, self.directory, **self._options), ()
 
     def _ends(self, config: dict) -> tuple[tuple[int, ...], int]:
         """End and padding ids: generation_config.json first, the tokenizer's own otherwise."""
