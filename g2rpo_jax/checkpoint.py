@@ -9,9 +9,10 @@ from g2rpo_jax.parallel.rules import path_name
 
 
 class Checkpoints:
-    """The checkpoints of one run, in `directory`; asynchronous, atomic, the last `keep` kept."""
+    """The checkpoints of one run, in `directory`; asynchronous, atomic, the last `keep` kept (None:
+    all, for readers)."""
 
-    def __init__(self, directory: Path, keep: int):
+    def __init__(self, directory: Path, keep: int | None):
         self.directory = Path(directory).resolve()
         # Writing a share of each replicated array from every device would compile a slice of every
         # shape in the middle of a run; the first replica writes instead.
@@ -47,6 +48,40 @@ class Checkpoints:
         """The newest complete step, or None."""
         return self._manager.latest_step()
 
+    def steps(self) -> list[int]:
+        """All complete steps, rising."""
+        return sorted(self._manager.all_steps())
+
+    def restore_part(self, step: int, like, prefix: str):
+        """Reads one branch of a saved tree of arrays, such as a run's `params`.
+
+        Args:
+          like: the branch, with the shardings wanted now.
+          prefix: where it hangs in the saved tree.
+        Returns:
+          arrays in the branch's form.
+        Raises:
+          ValueError: if the checkpoint does not hold these arrays under `prefix`.
+        """
+        wanted = {f"{prefix}.{name}": x for name, x in _wanted(like).items()}
+        try:
+            out = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    arrays=ocp.args.PyTreeRestore(
+                        wanted,
+                        ocp.checkpoint_utils.construct_restore_args(wanted),
+                        partial_restore=True,
+                    )
+                ),
+            )
+        except (ValueError, KeyError) as error:
+            raise ValueError(
+                f"{self.directory} step {step} does not hold this model's {prefix}: {error}"
+            ) from error
+        leaves = [out["arrays"][name] for name in wanted]
+        return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
     def restore(self, step: int, like) -> tuple[object, dict]:
         """Reads a step back.
 
@@ -58,10 +93,7 @@ class Checkpoints:
         Raises:
           ValueError: if the checkpoint does not hold exactly these arrays.
         """
-        wanted = {
-            name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
-            for name, x in _named(like).items()
-        }
+        wanted = _wanted(like)
         try:
             out = self._manager.restore(
                 step,
@@ -84,6 +116,13 @@ class Checkpoints:
         """Waits until everything is on disk."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def _wanted(like) -> dict:
+    return {
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+        for name, x in _named(like).items()
+    }
 
 
 def _named(tree) -> dict:

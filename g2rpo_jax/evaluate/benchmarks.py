@@ -29,7 +29,8 @@ class Benchmark:
       baseline, openvlthinker: the paper's scores, in `scale`; None where not known.
       scale: what a perfect score is (100 for percent).
       problem_type: what the prompt asks the answer to look like, for rows that do not say.
-      suffix: added to every question.
+      suffix: added to every question on a line of its own.
+      suffix_sign: questions that hold this text have such a suffix already and get none.
     """
 
     title: str
@@ -41,6 +42,7 @@ class Benchmark:
     scale: float = 100.0
     problem_type: str = "open-ended"
     suffix: str = ""
+    suffix_sign: str = ""
 
     def __post_init__(self):
         lookup(METRICS, self.metric, kind="metric")
@@ -128,6 +130,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         43.9,
         44.6,
         suffix=_POINTS,
+        suffix_sign="point_2d",
     ),
     "robospatial": Benchmark(
         "RoboSpatial", "spatial", "robospatial", ("RoboSpatialHome.tsv",), None, 63.2
@@ -165,7 +168,9 @@ BENCHMARKS: dict[str, Benchmark] = {
     "rows": Benchmark("rows", "other", "reward"),  # training rows, by the reward of their type
 }
 
-_SPLIT = re.compile(r",(?=\s*[\w+.-]+(?::|,|\s*$))")
+# A comma starts the next part only before a benchmark's name or "NAME:"; paths may hold commas.
+_NAMES = "|".join(re.escape(name) for name in (*BENCHMARKS, "all"))
+_SPLIT = re.compile(rf",(?=\s*(?:(?:{_NAMES})\s*(?:,|$)|[\w+.-]+:))")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,7 +223,7 @@ def sources(text: str, data_dir: str) -> tuple[Source, ...]:
                 )
             chosen = _usual(benchmark, data_dir)
         for path in chosen:
-            if not path.startswith("embedded:") and not os.path.isfile(path):
+            if not path.startswith("embedded:") and not os.path.exists(path.partition("?")[0]):
                 raise ValueError(f"benchmark {name}: there is no file {path!r}")
         found[name] = Source(name, chosen)
     if not found:

@@ -91,6 +91,7 @@ _HEAD = re.compile(r"\s*+\(?([A-Z])(?:[.):](?=\s|$)|\)(?=\s|$))", re.ASCII)
 _LONE = re.compile(r"(?<![\w'’.\\-])([A-Z])(?![\w'’-])", re.ASCII)
 # "A" and "I" are words of English: alone they are a choice only where no word follows.
 _WORDS = frozenset("AI")
+_OR = re.compile(r"\s++(?:or|and)\s++\W?[A-Z]\b", re.ASCII)
 
 
 def choice(answer: str, choices: Mapping[str, str]) -> str | None:
@@ -116,18 +117,20 @@ def choice(answer: str, choices: Mapping[str, str]) -> str | None:
     said = _said(answer, choices)
     if said:
         return said
-    opening = _HEAD.match(answer)
-    if opening and opening[1] in choices:
-        return opening[1]
     marked = {next(filter(None, m.groups())).upper() for m in _MARKED.finditer(answer)}
     marked &= choices.keys()
+    opening = _HEAD.match(answer)
+    if opening and opening[1] in choices and (opening[0][-1] != ")" or len(marked) < 2):
+        return opening[1]
     if len(marked) == 1:
         return marked.pop()
     named = _named(answer, choices)
     if named or len(marked) > 1:
         return named
     alone = {
-        m[1] for m in _LONE.finditer(answer) if m[1] not in _WORDS or _no_word(answer, m.end())
+        m[1]
+        for m in _LONE.finditer(answer)
+        if m[1] not in _WORDS or _no_word(answer, m.end()) or _OR.match(answer, m.end())
     }
     alone &= choices.keys()
     return alone.pop() if len(alone) == 1 else None

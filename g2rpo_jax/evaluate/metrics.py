@@ -1,8 +1,9 @@
 """Response and truth -> score in [0, 1], by the published rules of the benchmarks.
 
-Every metric is a pure function `(answer, question) -> float | None`: it gets the answer that
-`extract.answer_of` took out of the response, is bounded in time, and never raises on any text. None
-hands the question to the rewards' Scorer (mathematical equality in its killable worker).
+Every metric is a pure function `(answer, question) -> float | str`: it gets the answer that
+`extract.answer_of` took out of the response, is bounded in time, and never raises on any text. A
+metric that gives a problem type instead of a number leaves the response to the reward of that type
+(mathematical equality is decided in the Scorer's killable worker).
 `METRICS` at the foot names them.
 """
 
@@ -32,7 +33,6 @@ class Question:
       choices: option letter -> its text; empty unless the question offers options.
       category: the benchmark's own subdivision; OCRBench's rule depends on it.
       problem_type, data_type: for the training rewards.
-      size: width and height of the picture in pixels; (0, 0) where no metric needs it.
       region: where points must lie: an image file's bytes (a mask; above 127 is inside).
     """
 
@@ -41,11 +41,10 @@ class Question:
     category: str = ""
     problem_type: str = "open-ended"
     data_type: str = "image"
-    size: tuple[int, int] = (0, 0)
     region: bytes | None = None
 
 
-Metric = Callable[[str, Question], float | None]
+Metric = Callable[[str, Question], float | str]
 
 
 def multiple_choice(answer: str, question: Question) -> float:
@@ -148,29 +147,19 @@ def ocrbench(answer: str, question: Question) -> float:
 def iou_half(answer: str, question: Question) -> float:
     """1 if the answer's box overlaps the truth's with IoU >= 0.5, else 0 (RefCOCO's accuracy).
 
-    The answer's coordinates are thousandths of the image, as Qwen3-VL and OneThinker give them
-    (fractions where all four are at most 1). So are the truth's, unless it is written as
-    `pixels [x1, y1, x2, y2]`; then the picture's size turns them into thousandths.
+    Coordinates of both are thousandths of the image, as Qwen3-VL and OneThinker give them, or
+    fractions where all four are at most 1. The TSV reader turns truths in pixels into thousandths.
     """
-    said = extract.box(answer)
-    if said is None:
-        return 0.0
-    if max(map(abs, said)) <= 1.0:
-        said = [1000.0 * v for v in said]
-    return float(any(_overlap(said, truth, question.size) >= 0.5 for truth in question.truths))
+    said = _thousandths(answer)
+    truths = map(_thousandths, question.truths)
+    return float(any(said and right and boxes.iou(said, right) >= 0.5 for right in truths))
 
 
-def _overlap(said: list[float], truth: str, size: tuple[int, int]) -> float:
-    right = extract.box(truth)
-    if right is None:
-        return 0.0
-    if truth.lstrip().startswith("pixels"):
-        if min(size) < 1:
-            return 0.0
-        right = [1000.0 * v / edge for v, edge in zip(right, size * 2, strict=True)]
-    elif max(map(abs, right)) <= 1.0:
-        right = [1000.0 * v for v in right]
-    return boxes.iou(said, right)
+def _thousandths(text: str) -> list[float] | None:
+    box = extract.box(text)
+    if box and max(map(abs, box)) <= 1.0:
+        return [1000.0 * v for v in box]
+    return box
 
 
 def points_inside(answer: str, question: Question) -> float:
@@ -339,23 +328,24 @@ def _mra(said: float, truth: str) -> float:
         return 0.0
 
 
-def free_form_math(answer: str, question: Question) -> float | None:
+def free_form_math(answer: str, question: Question) -> float | str:
     """Mathematical equality with the truth: plain comparison here, math-verify in the worker."""
     try:
-        return math.equal_if_plain(extract.boxed(answer) or answer, question.truths[0])
+        verdict = math.equal_if_plain(extract.boxed(answer) or answer, question.truths[0])
     except parse.Unscorable:
         return 0.0
+    return "math" if verdict is None else verdict
 
 
-def training_reward(answer: str, question: Question) -> None:
-    """The accuracy reward of the row's problem type; the Scorer computes it."""
-    return None
+def training_reward(answer: str, question: Question) -> str:
+    """The accuracy reward of the row's problem type."""
+    return question.problem_type
 
 
 def choice_or(other: Metric) -> Metric:
     """Multiple choice where the question offers options, else `other`."""
 
-    def metric(answer: str, question: Question) -> float | None:
+    def metric(answer: str, question: Question) -> float | str:
         return (multiple_choice if question.choices else other)(answer, question)
 
     return metric
