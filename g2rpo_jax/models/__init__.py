@@ -49,6 +49,8 @@ def logits(
     attention_mask: Any,
     pixel_values: Any = None,
     image_grid_thw: Any = None,
+    pixel_values_videos: Any = None,
+    video_grid_thw: Any = None,
 ) -> jax.Array:
     """Next-token logits for a processor's batch: float32 [B, L, V].
 
@@ -58,14 +60,18 @@ def logits(
       attention_mask: [B, L], 1 where a token is.
       pixel_values: float [n, C], the patches of all images of the batch, in order; or None.
       image_grid_thw: int [images, 3]; or None.
+      pixel_values_videos, video_grid_thw: the same for the videos, whose grids have several steps
+        in time, each a run of video tokens of its own.
     Returns:
       logits of token l + 1 at place l; 0 at padding.
     Raises:
-      ValueError: if images and image tokens do not match, naming the prompt.
+      ValueError: if images or videos and their tokens do not match, naming the prompt.
     """
-    prompts, mask = _split_batch(
-        model.config, input_ids, attention_mask, pixel_values, image_grid_thw
-    )
+    media = [
+        _Media("image", model.config.image_token_id, pixel_values, image_grid_thw),
+        _Media("video", model.config.video_token_id, pixel_values_videos, video_grid_thw),
+    ]
+    prompts, mask = _split_batch(model.config, input_ids, attention_mask, media)
     # A few sizes only, so that calls with other prompts find the program compiled.
     S = 64 * -(-max(len(prompt.input_ids) for prompt in prompts) // 64)
     most = max(0 if prompt.pixel_values is None else len(prompt.pixel_values) for prompt in prompts)
@@ -85,32 +91,62 @@ class _Prompt(NamedTuple):
     image_grid_thw: np.ndarray | None
 
 
-def _split_batch(config, input_ids, attention_mask, pixel_values, image_grid_thw):
-    """A processor's batch as unpadded prompts, each with its own images; and the mask [B, L]."""
+class _Media:
+    """All images, or all videos, of a batch, taken one after the other."""
+
+    def __init__(self, kind: str, token: int, pixels: Any, grids: Any):
+        self.kind, self.token = kind, token
+        self.grids = np.zeros((0, 3), int) if grids is None else np.asarray(grids)
+        self.pixels = pixels if pixels is None else np.asarray(pixels)
+        self.taken = self.patch = 0
+
+    def take(self) -> tuple[np.ndarray, np.ndarray]:
+        """Grid [3] and patches of the next."""
+        if self.taken == len(self.grids):
+            raise ValueError(f"more {self.kind} tokens than its {self.taken} {self.kind}s make")
+        grid = self.grids[self.taken]
+        self.taken, first = self.taken + 1, self.patch
+        self.patch += int(grid.prod())
+        return grid, self.pixels[first : self.patch]
+
+
+def _split_batch(config, input_ids, attention_mask, media: list[_Media]):
+    """A processor's batch as unpadded prompts, each with its own media; and the mask [B, L]."""
     ids, mask = np.asarray(input_ids), np.asarray(attention_mask).astype(bool)
     if ids.ndim != 2 or ids.shape != mask.shape:
         raise ValueError(f"input_ids {ids.shape} and attention_mask {mask.shape} must be [B, L]")
-    grids = np.zeros((0, 3), int) if image_grid_thw is None else np.asarray(image_grid_thw)
-    patches = grids.prod(1)
-    prompts, image, patch = [], 0, 0
+    prompts = []
     for b in range(len(ids)):
         tokens = ids[b][mask[b]]
-        visual = np.isin(tokens, (config.image_token_id, config.video_token_id)).sum()
-        wanted = visual * config.vision.merge
-        first, count = image, 0
-        while count < wanted and image < len(grids):
-            count, image = count + patches[image], image + 1
-        if count != wanted:
-            raise ValueError(
-                f"prompt {b} of {len(ids)}: {visual} image tokens do not match the next images of "
-                f"image_grid_thw, which make {count // config.vision.merge}"
-            )
-        pixels = None if not count else np.asarray(pixel_values)[patch : patch + count]
-        prompts.append(_Prompt(tokens, pixels, grids[first:image] if count else None))
-        patch += count
-    if image != len(grids):
-        raise ValueError(f"{len(grids) - image} of {len(grids)} images have no image tokens")
+        try:
+            pixels, grids = _media_of(tokens, config.vision.merge, media)
+        except ValueError as error:
+            raise ValueError(f"prompt {b} of {len(ids)}: {error}") from None
+        prompts.append(_Prompt(tokens, pixels, grids))
+    for kind in media:
+        if left := len(kind.grids) - kind.taken:
+            raise ValueError(f"{left} of {len(kind.grids)} {kind.kind}s have no {kind.kind} tokens")
     return prompts, mask
+
+
+def _media_of(tokens: np.ndarray, merge: int, media: list[_Media]):
+    """Patches and grids of one prompt's media, in the order of its tokens; None where none."""
+    visual = tokens[np.isin(tokens, [kind.token for kind in media])]
+    found, i = [], 0
+    while i < len(visual):
+        kind = next(kind for kind in media if kind.token == visual[i])
+        grid, pixels = kind.take()
+        run = visual[i : i + grid.prod() // merge]
+        if (run != kind.token).any() or len(run) * merge != grid.prod():
+            raise ValueError(
+                f"{(run == kind.token).sum()} {kind.kind} tokens do not match the next {kind.kind} "
+                f"of the batch, whose grid {grid.tolist()} makes {grid.prod() // merge}"
+            )
+        found.append((pixels, grid))
+        i += len(run)
+    if not found:
+        return None, None
+    return np.concatenate([pixels for pixels, _ in found]), np.stack([grid for _, grid in found])
 
 
 @functools.partial(jax.jit, static_argnums=0)
