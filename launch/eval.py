@@ -7,14 +7,13 @@ python launch/eval.py --config=configs/eval.py ... --config.hosts=4 --config.hos
 python launch/eval.py --merge --workdir=DIR
 """
 
-import json
 from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
 
 from g2rpo_jax import cli, platform
-from g2rpo_jax.config import resolve, to_plain
+from g2rpo_jax.config import resolve
 from g2rpo_jax.evaluate.settings import EvalSettings
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -41,8 +40,6 @@ def main() -> None:
     else:
         name = cli.run_name(flags.FLAGS["config"].config_filename)
         workdir = cli.workdir_of(WORKDIR.value, name, RESUME.value)
-    config = workdir / f"config{settings.host or ''}.json"
-    config.write_text(json.dumps(to_plain(settings), indent=1) + "\n")
     run(settings, workdir, RESUME.value, say=print)
 
 

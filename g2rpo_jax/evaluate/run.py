@@ -15,7 +15,7 @@ from flax import nnx
 from tqdm import tqdm
 
 from g2rpo_jax import platform
-from g2rpo_jax.data.encoding import PromptEncoder, patches
+from g2rpo_jax.data.encoding import patches
 from g2rpo_jax.data.example import BadRow
 from g2rpo_jax.data.processor import Processor, Prompt
 from g2rpo_jax.evaluate import extract, policy, predictions, results
@@ -78,6 +78,8 @@ def run(
     }
     path = predictions.path_of(workdir, settings.host, settings.hosts)
     written = predictions.Predictions(path, header, resume)
+    config = workdir / f"config{f'-{settings.host:03d}' if settings.hosts > 1 else ''}.json"
+    _write(config, json.dumps(dataclasses.asdict(settings), indent=1) + "\n")
     say(evaluator.describe(counts, path, len(written.done)))
     share = range(settings.host, max(counts.values()), settings.hosts)
     total = sum(len([i for i in share if i < n]) for n in counts.values()) * len(settings.seeds)
@@ -142,10 +144,9 @@ class Evaluator:
         directory = settings.model
         if policy.is_run(Path(directory)):
             directory = policy.directory_of(directory)
-        self.processor = Processor(directory, **settings.data.pixel_limits)
-        self.encoder = PromptEncoder(settings.data, self.processor)
-        packer = Encoder(settings.data, self.processor, ())
-        self.pack = lambda prompts, rows: packer.pack(prompts, rows, model.config)
+        self.processor = Processor(directory, **settings.data.media_options)
+        self.encoder = Encoder(settings.data, self.processor)
+        self.pack = lambda prompts, rows: self.encoder.pack(prompts, rows, model.config)
         self.engine = Engine(
             graphdef,
             self.mesh,
