@@ -21,6 +21,12 @@ HEAD, TAIL = 6_000, 1_500  # characters kept of a long text
 MAX_TEXT = 6_000_000  # characters of all samples together
 HOST_FILE_BYTES = 64_000_000
 PICTURE = re.compile(r"samples/[0-9a-f]{20}\.(png|jpg)")
+# Controls, line separators that are no line feed, marks that change the direction of writing, and
+# halves of surrogate pairs: text that would look like other text.
+INVISIBLE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff"
+    "\ud800-\udfff]"
+)
 MIME = {"png": "image/png", "jpg": "image/jpeg"}
 
 
@@ -394,16 +400,17 @@ def _media(media: object) -> list[dict] | None:
 
 
 def _text(value: object, limit: int = 0) -> str | None:
-    """The text, its middle left out where it is too long; numbers as text; None for the rest."""
+    """The text, its middle left out where it is too long, characters that hide or turn text
+    spelt out; numbers as text; None for the rest."""
     if isinstance(value, int | float):
         value = str(value)
     if not isinstance(value, str):
         return None
     head, tail = (limit, 0) if limit else (HEAD, TAIL)
-    if len(value) <= head + tail:
-        return value
-    left_out = len(value) - head - tail
-    return f"{value[:head]} [… {left_out:,} characters left out …] {value[len(value) - tail :]}"
+    if len(value) > head + tail:
+        note = f" [… {len(value) - head - tail:,} characters left out …] "
+        value = value[:head] + note + value[len(value) - tail :]
+    return INVISIBLE.sub(lambda match: f"[U+{ord(match[0]):04X}]", value)
 
 
 def _number(value: object) -> float | None:

@@ -90,16 +90,17 @@ function drawQuestion(row, into) {
       row.options.length ? h("ul", { class: "options" }, row.options.map((o) => h("li", { class: "text" }, o))) : null),
     h("div", { class: "block right" }, h("h3", {}, "Truth"), h("div", { class: "text clip" }, row.answer ?? NO_VALUE)),
     h("p", { class: "meta" }, facts(row)));
-  into.replaceChildren(...shown);
+  into.replaceChildren(...shown.flat());
 }
 
 function facts(row) {
   const born = isNumber(row.born) && row.born !== row.step ? `, sampled at step ${row.born}` : "";
-  return [
-    `step ${row.step}${born}`, row.task && spaced(row.task), row.problem_type, row.data_type,
-    row.id && `row ${row.id}`, row.prompt_id && `prompt ${row.prompt_id}`, row.where,
+  const told = [
+    `step ${row.step}${born}`, row.task && spaced(row.task), row.problem_type && spaced(row.problem_type),
+    row.data_type, row.id && `row ${row.id}`, row.prompt_id && `prompt ${row.prompt_id}`, row.where,
     row.fate && (FATES[row.fate] || row.fate),
-  ].filter(Boolean).join(" · ");
+  ];
+  return [...new Set(told.filter(Boolean))].join(" · ");
 }
 
 function drawMedia(row, item, first) {
@@ -146,27 +147,36 @@ function onFrame(shapes, time, video) {
   return video.frames.every((f) => Math.abs(f.time - shapes.time) >= Math.abs(time - shapes.time));
 }
 
-function mark(shapes, time, video, kind, name, chosen) {
-  const box = boxAt(shapes, time, video);
+// The drawn form of shapes on one frame. halo: a wide white line below it, to part it from the
+// picture; drawn for all before any line, so that equal boxes show both colours.
+function mark(shapes, time, video, { kind, name, halo = false, faint = false }) {
   const out = [];
-  const other = kind === "guess" && !chosen ? " other" : "";
+  const style = halo ? "halo" : faint ? `${kind} other` : kind;
+  const width = halo ? 6 : faint ? 1.5 : 3;
+  const dash = kind === "guess" && !halo;
+  const box = boxAt(shapes, time, video);
   if (box) {
-    const [x1, y1, x2, y2] = [Math.min(box[0], box[2]), Math.min(box[1], box[3]), Math.max(box[0], box[2]), Math.max(box[1], box[3])];
-    const place = { x: percent(x1), y: percent(y1), width: percent(x2 - x1), height: percent(y2 - y1) };
-    const dash = kind === "guess" ? "7 4" : null;
-    if (!other) out.push(s("rect", { ...place, class: "halo", "stroke-width": 5 }));
-    out.push(s("rect", { ...place, class: kind + other, "data-name": name, "stroke-width": other ? 1.5 : 3, "stroke-dasharray": dash }));
-    if (!other) {
+    const [left, right] = [Math.min(box[0], box[2]), Math.max(box[0], box[2])];
+    const [top, bottom] = [Math.min(box[1], box[3]), Math.max(box[1], box[3])];
+    out.push(s("rect", {
+      x: percent(left), y: percent(top), width: percent(right - left), height: percent(bottom - top),
+      class: style, "data-name": name, "stroke-width": width, "stroke-dasharray": dash ? "8 5" : null,
+    }));
+    if (!halo && !faint) {
       const above = kind === "truth";
-      out.push(s("text", { x: percent(Math.max(5, Math.min(x1, 900))), y: percent(above ? Math.max(y1, 40) : Math.min(y2, 960)), dx: 3, dy: above ? -4 : 13, class: kind }, name));
+      const y = above ? Math.max(top, 40) : Math.min(bottom, 960);
+      out.push(s("text", { x: percent(Math.max(5, Math.min(left, 900))), y: percent(y), dx: 3, dy: above ? -4 : 14, class: kind }, name));
     }
   }
   if (shapes && shapes.points && onFrame(shapes, time, video)) {
     for (const [x, y, sign] of shapes.points) {
-      const centre = { cx: percent(x), cy: percent(y) };
-      out.push(s("circle", { ...centre, r: 6, class: "halo", fill: "none", "stroke-width": 4 }));
-      // On the object: filled; beside it: hollow.
-      out.push(s("circle", { ...centre, r: 6, class: kind + other, "data-name": name, "stroke-width": 2.5, fill: sign > 0 ? `var(--${kind})` : "none", "stroke-dasharray": kind === "guess" ? "3 2" : null }));
+      // On the object: filled; beside it: hollow. Predicted points are larger and open to the
+      // true ones below them.
+      out.push(s("circle", {
+        cx: percent(x), cy: percent(y), r: kind === "truth" ? 4 : 8, class: style, "data-name": name,
+        "stroke-width": halo ? 5 : 2, fill: !halo && sign > 0 ? `var(--${kind})` : "none",
+        "fill-opacity": kind === "truth" ? 1 : 0.35, "stroke-dasharray": dash ? "4 2" : null,
+      }));
     }
   }
   return out;
@@ -174,12 +184,18 @@ function mark(shapes, time, video, kind, name, chosen) {
 
 function overlay(row, time, video) {
   const svg = s("svg", { "aria-hidden": "true" });
+  const draw = (shapes, how) => svg.append(...mark(shapes, time, video, how));
   row.responses.forEach((r, i) => {
-    if (i !== view.chosen && view.others) svg.append(...mark(r.shapes, time, video, "guess", `#${i + 1}`, false));
+    if (i !== view.chosen && view.others) draw(r.shapes, { kind: "guess", name: `#${i + 1}`, faint: true });
   });
-  svg.append(...mark(row.shapes, time, video, "truth", "truth", false));
+  const truth = { kind: "truth", name: "truth" };
+  const guess = { kind: "guess", name: `#${view.chosen + 1}` };
   const chosen = row.responses[view.chosen];
-  if (chosen) svg.append(...mark(chosen.shapes, time, video, "guess", `#${view.chosen + 1}`, true));
+  const guessed = chosen ? chosen.shapes : null;
+  draw(row.shapes, { ...truth, halo: true });
+  draw(guessed, { ...guess, halo: true });
+  draw(row.shapes, truth);
+  draw(guessed, guess);
   return svg;
 }
 
@@ -241,8 +257,8 @@ function card(row, i, largest, choose) {
     h("header", {}, number, advantage(row, response, largest),
       isNumber(response.tokens) ? h("span", { class: "badge" }, `${response.tokens} tokens`) : null,
       response.truncated ? h("span", { class: "badge warn" }, "cut off at the token limit") : null,
-      response.failure ? h("span", { class: "badge warn", title: DATA.meanings[response.failure] || null }, `not scored in full: ${spaced(response.failure)}`) : null),
-    parts(response),
+      response.failure ? h("span", { class: "badge warn", title: DATA.meanings[response.failure] || null }, `failed: ${spaced(response.failure)}`) : null),
+    parts(row, response),
     h("div", { class: "clip text" }, response.segments.length ? response.segments.map(segment) : h("span", { class: "note" }, "(empty)")));
   node.addEventListener("click", (event) => { if (!event.target.closest("button")) choose(); });
   return node;
@@ -271,8 +287,9 @@ function advantage(row, response, largest) {
     h("b", { class: value > 0 ? "up" : value < 0 ? "down" : null }, signed(value, 2)));
 }
 
-function parts(response) {
-  return h("dl", { class: "parts" }, PARTS.filter(([name]) => isNumber(response[name])).map(([name, most]) =>
+function parts(row, response) {
+  const counts = (name) => isNumber(response[name]) && (name !== "length_reward" || row.length_weight !== 0);
+  return h("dl", { class: "parts" }, PARTS.filter(([name]) => counts(name)).map(([name, most]) =>
     h("div", {}, h("dt", {}, spaced(name)), h("dd", {}, format(response[name])),
       s("svg", { viewBox: "0 0 100 5", preserveAspectRatio: "none", "aria-hidden": "true" },
         s("rect", { x: 0, y: 0, height: 5, width: 100 * Math.max(0, Math.min(1, response[name] / most)), fill: "var(--accent)" })))));

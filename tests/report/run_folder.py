@@ -64,14 +64,14 @@ def row(asked: Example, texts: list[str], accuracy: list[float], step: int, prom
         Score(max(a, 0.0), 1.0, 0.5, 0.9 * max(a, 0.0) + 0.6, "no_json" if a < 0 else None)
         for a in accuracy
     ]
-    length_G = np.array([min(len(text), 28) for text in texts])
-    mask_GT = np.arange(28)[None] < length_G[:, None]
+    length_G = np.array([min(len(text), 60) for text in texts])
+    mask_GT = np.arange(60)[None] < length_G[:, None]
     return Row(
         drawn=Drawn(prompt_id, asked, types.SimpleNamespace(input_ids=np.zeros(9, np.int32))),
-        token_GT=np.zeros((len(texts), 28), np.int32),
+        token_GT=np.zeros((len(texts), 60), np.int32),
         mask_GT=mask_GT,
-        logp_GT=np.zeros((len(texts), 28), np.float32),
-        ended_G=length_G < 28,
+        logp_GT=np.zeros((len(texts), 60), np.float32),
+        ended_G=length_G < 60,
         texts=texts,
         scores=scores,
         length_reward_G=np.ones(len(texts), np.float32),
