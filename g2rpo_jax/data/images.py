@@ -150,7 +150,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     no scale of their own: integers up to 255 and floats up to 1 are taken as the full range, floats
     up to 255 as they are, integers up to 65535 as 16 bits, anything else is scaled by its largest.
     Raises:
-      ValueError: for a colour space that Pillow cannot convert (LAB), or pixels not finite.
+      ValueError: for pixels that are not finite, or a mode that Pillow cannot convert.
     """
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
