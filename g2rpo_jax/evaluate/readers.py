@@ -14,6 +14,7 @@ import itertools
 import os
 import re
 from collections.abc import Iterator, Sequence
+from typing import BinaryIO
 
 from g2rpo_jax.data import media
 from g2rpo_jax.data.example import IMAGE_MARKER, VIDEO_MARKER, BadRow, Example
@@ -104,24 +105,23 @@ class TsvRows:
         self._path, self._benchmark, self._data = path, benchmark, data
         self._name = os.path.basename(path)
         csv.field_size_limit(MAX_FIELD_CHARS)
-        self._file = open(path, "rb")
         self._starts: list[int] = []
         self._places: dict[str, int] = {}
-        self._header = next((cells for _, cells in self._records(0)), None) or []
-        missing = [name for name in ("question", "answer") if name not in self._header]
-        if missing:
-            raise ValueError(
-                f"{path}: no column {' and '.join(map(repr, missing))} in its first line "
-                f"({', '.join(self._header[:12])[:200]}); a tab-separated VLMEvalKit table with "
-                "index, image or image_path, question and answer is expected"
-            )
-        index = self._header.index("index") if "index" in self._header else None
-        records = self._records(0)
-        next(records)
-        for start, cells in records:
-            if index is not None and index < len(cells):
-                self._places.setdefault(cells[index], len(self._starts))
-            self._starts.append(start)
+        with open(path, "rb") as file:
+            records = self._records(file, 0)
+            self._header = next(records, (0, []))[1]
+            missing = [name for name in ("question", "answer") if name not in self._header]
+            if missing:
+                raise ValueError(
+                    f"{path}: no column {' and '.join(map(repr, missing))} in its first line "
+                    f"({', '.join(self._header[:12])[:200]}); a tab-separated VLMEvalKit table "
+                    "with index, image or image_path, question and answer is expected"
+                )
+            index = self._header.index("index") if "index" in self._header else None
+            for start, cells in records:
+                if index is not None and index < len(cells):
+                    self._places.setdefault(cells[index], len(self._starts))
+                self._starts.append(start)
         if not self._starts:
             raise ValueError(f"{path}: the table has no rows")
 
@@ -171,9 +171,9 @@ class TsvRows:
             ),
         )
 
-    def _records(self, start: int) -> Iterator[tuple[int, list[str]]]:
+    def _records(self, file: BinaryIO, start: int) -> Iterator[tuple[int, list[str]]]:
         """(offset, cells) of each record from a byte offset on."""
-        lines = _Lines(self._file, start)
+        lines = _Lines(file, start)
         reader = csv.reader(lines, delimiter="\t")
         while True:
             at = lines.offset
@@ -190,7 +190,8 @@ class TsvRows:
                 yield at, cells
 
     def _cells(self, number: int, where: str) -> dict[str, str]:
-        _, values = next(self._records(self._starts[number]))
+        with open(self._path, "rb") as file:
+            _, values = next(self._records(file, self._starts[number]))
         if len(values) != len(self._header):
             raise BadRow(
                 "wrong_columns",
@@ -235,7 +236,7 @@ class TsvRows:
 class _Lines:
     """Lines of a binary file from an offset on, as text; `offset` is where the next one starts."""
 
-    def __init__(self, file, start: int):
+    def __init__(self, file: BinaryIO, start: int):
         file.seek(start)
         self._file, self.offset = file, start
 
@@ -243,8 +244,6 @@ class _Lines:
         return self
 
     def __next__(self) -> str:
-        # Several readers share the file: each goes to its own place.
-        self._file.seek(self.offset)
         line = self._file.readline(MAX_FIELD_CHARS)
         if not line:
             raise StopIteration

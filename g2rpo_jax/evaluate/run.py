@@ -51,13 +51,16 @@ def run(
     workdir: Path,
     resume: bool = False,
     say: Callable[[str], None] = logging.info,
+    loaded: "Evaluator | None" = None,
 ) -> dict | None:
     """Evaluates this host's share of the rows; with one host, also the results.
 
     Args:
+      settings: what to do.
       workdir: takes predictions*.jsonl, results.json, results.md.
       resume: go on from the predictions that are there.
       say: takes what is about to run, and the table at the end.
+      loaded: a model that is ready, of settings that differ in the rows at most.
     Returns:
       the summary (results.summarise), or None where other hosts are still to be merged.
     Raises:
@@ -65,7 +68,8 @@ def run(
     """
     chosen = sources(settings.benchmarks, settings.data_dir)
     tables = {source.name: Rows(source, settings.data) for source in chosen}
-    evaluator = Evaluator(settings)
+    evaluator = loaded or Evaluator(settings)
+    evaluator.adopt(settings)
     counts = {name: min(len(rows), settings.rows or len(rows)) for name, rows in tables.items()}
     header = {
         "host": settings.host,
@@ -88,7 +92,8 @@ def run(
             bar.set_postfix(benchmark=source.name)
             evaluator.benchmark(source, tables[source.name], counts[source.name], written, bar)
     written.close()
-    evaluator.close()
+    if evaluator is not loaded:
+        evaluator.close()
     if settings.hosts > 1:
         say(f"host {settings.host} of {settings.hosts} is done: {path}; --merge joins them all")
         return None
@@ -158,6 +163,18 @@ class Evaluator:
             pad=self.processor.pad_id,
         )
         self.scorer = Scorer(settings.reward)
+
+    def adopt(self, settings: EvalSettings) -> None:
+        """Takes other rows: the same model and programs go on.
+
+        Raises:
+          ValueError: the settings differ in more than which rows are evaluated.
+        """
+        rows = ("benchmarks", "data_dir", "rows", "host", "hosts", "pass_at", "right_from")
+        same = {name: getattr(self.settings, name) for name in rows}
+        if dataclasses.replace(settings, **same) != self.settings:
+            raise ValueError(f"a loaded model serves other {', '.join(rows)} only")
+        self.settings = settings
 
     def describe(self, counts: dict[str, int], path: Path, done: int) -> str:
         """What is about to run."""
