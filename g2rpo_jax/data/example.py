@@ -20,6 +20,9 @@ class BadRow(ValueError):
         super().__init__(message)
         self.reason = reason
 
+    def __reduce__(self):
+        return BadRow, (self.reason, str(self))  # rows are checked in worker processes, too
+
 
 @dataclass(frozen=True)
 class Example:

@@ -124,10 +124,6 @@ class Processor:
         """A copy in another process opens the directory again."""
         return functools.partial(Processor, **self._options), (self.directory,)
 
-    def __reduce__(self):
-        # A copy in another process reads the directory again: compiled templates do not travel.
-        return functools.partial(Processor, self.directory, **self._options), ()
-
     def _ends(self, config: dict) -> tuple[tuple[int, ...], int]:
         """End and padding ids: generation_config.json first, the tokenizer's own otherwise."""
         generation = _json(self.directory, "generation_config.json")

@@ -1,128 +1,191 @@
-"""Files of rows in the OneThinker format to `Example`s; a bad row is skipped, counted and named.
+"""Raw rows in the OneThinker format to `Example`s, indexed at once and checked when drawn.
 
 The embedded set passes through here too, so every row is checked by the same code. Validation
-files of the authors' release carry NaN values, lists written as strings and missing fields: all are
-read.
+files of the authors' release carry NaN values, lists written as strings and missing fields; Hugging
+Face data sets carry pictures as bytes: all are read.
 """
 
 import ast
+import bisect
+import itertools
 import json
 import math
-import os
 import re
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from PIL import Image, UnidentifiedImageError
+import numpy as np
+from PIL import Image
 
 from g2rpo_jax import rewards
-from g2rpo_jax.data import embedded
-from g2rpo_jax.data.example import IMAGE_MARKER, VIDEO_MARKER, BadRow, Example
+from g2rpo_jax.data import media, sources
+from g2rpo_jax.data.example import IMAGE_MARKER, VIDEO_MARKER, BadRow, Example, Media
+from g2rpo_jax.data.settings import DataConfig
+from g2rpo_jax.data.skips import Skips
 
 DATA_TYPES = ("image", "text", "video")
-MESSAGES_KEPT = 10
+FEWEST = 10  # bad rows before their share of the rows drawn so far says anything
 ANSWER = re.compile(r"\s*<answer>(.*)</answer>\s*", re.DOTALL)
 
 
-@dataclass(frozen=True)
 class RowSet:
-    """What a source gave.
+    """The rows of a source; `rows[i]` reads and checks row i.
 
-    Fields:
-      examples: the usable rows, in their order.
-      skipped: number of bad rows by reason.
-      messages: the first ten complaints, each with file, row and remedy.
+    Attributes:
+      source: where they come from.
+      tasks: names of the tasks that occur, in order of first occurrence.
+      usable: int64, indices of the rows that are not known to be bad, in the source's order.
+      files: the source's files.
     """
 
-    examples: tuple[Example, ...]
-    skipped: Counter
-    messages: tuple[str, ...]
+    def __init__(self, source: str, settings: DataConfig, tasks: Sequence[str] | None = None):
+        """Indexes the files; no row is checked yet.
+
+        Args:
+          source: see data.sources.
+          tasks: rows of other tasks are bad; None takes all.
+        Raises:
+          ValueError: a file is missing, damaged or of no known kind, or no row can be used.
+        """
+        kinds = _Kinds(tasks)
+        self.source, self.tasks = source, kinds.names
+        self._settings, self._allowed = settings, tasks
+        self._parts = sources.parts(source, kinds)
+        self._starts = [0, *itertools.accumulate(len(part.codes) for part in self._parts)]
+        self._codes = np.concatenate([part.codes for part in self._parts])
+        self.usable = np.flatnonzero(self._codes >= 0)
+        self.files = [part.path for part in self._parts]
+
+    def __len__(self) -> int:
+        """Number of rows, bad ones included."""
+        return len(self._codes)
+
+    def __getitem__(self, row: int) -> Example:
+        """The checked row.
+
+        Raises:
+          BadRow: with the reason, what was found and what to do.
+        """
+        part, place = self._place(row)
+        where = part.where(place)
+        example = to_example(part.raw(place), where, self._settings, part.folder)
+        if self._allowed is not None and example.task not in self._allowed:
+            raise BadRow(
+                "unknown_task",
+                f"{where}: task {example.task!r} is not in the configuration's `tasks`",
+            )
+        return example
+
+    def groups(self) -> dict[str, np.ndarray]:
+        """Usable rows by task, in the source's order."""
+        code = self._codes[self.usable]
+        return {task: self.usable[code == i] for i, task in enumerate(self.tasks)}
+
+    def task(self, row: int) -> str:
+        """The task of a usable row, from the index alone."""
+        return self.tasks[self._codes[row]]
+
+    def skip(self, skips: Skips, row: int, bad: BadRow) -> bool:
+        """Counts a bad row; whether it was new."""
+        part, place = self._place(row)
+        return skips.add(part.path, place, bad.reason, str(bad))
+
+    def skip_known(self, skips: Skips) -> None:
+        """Counts the rows that the index knows to be bad.
+
+        Raises:
+          ValueError: they are too large a share (data.max_bad_share), or no other is left.
+        """
+        names = {code: reason for reason, code in sources.BAD_CODES.items()}
+        known = np.flatnonzero(self._codes < 0)
+        for row in known[:FEWEST].tolist():
+            part, place = self._place(row)
+            try:
+                self[row]
+            except BadRow as bad:
+                skips.add(part.path, place, names[int(self._codes[row])], str(bad))
+        for part in self._parts:
+            for code in set(part.codes[part.codes < 0].tolist()):
+                skips.add_all(part.path, np.flatnonzero(part.codes == code), names[code])
+        if not len(self.usable) or len(known) > self._settings.max_bad_share * len(self):
+            raise self._too_many(skips, f"{len(known)} of {len(self)} rows cannot be used")
+
+    def check_share(self, skips: Skips, drawn: int) -> None:
+        """Whether the source is good enough, judged by the first `drawn` of its usable rows.
+
+        Raises:
+          ValueError: a larger share than data.max_bad_share is bad, and those are at least ten, or
+            every row was seen.
+        """
+        known = len(self) - len(self.usable)
+        bad = skips.total(self.files) - known
+        seen = min(drawn, len(self.usable))
+        share = (known + bad / max(seen, 1) * len(self.usable)) / len(self)
+        enough = bad >= FEWEST or seen == len(self.usable)
+        if enough and (share > self._settings.max_bad_share or bad == len(self.usable)):
+            raise self._too_many(skips, f"{known + bad} of {known + seen} rows cannot be used")
+
+    def _too_many(self, skips: Skips, found: str) -> ValueError:
+        listed = "".join(f"\n  {message}" for message in skips.messages)
+        return ValueError(
+            f"{self.source}: {found} ({skips.by_reason}), allowed is a share of "
+            f"{self._settings.max_bad_share:g}; mend the rows or raise data.max_bad_share.{listed}"
+        )
+
+    def _place(self, row: int) -> tuple[sources.Part, int]:
+        which = bisect.bisect_right(self._starts, row) - 1
+        return self._parts[which], row - self._starts[which]
 
 
-def read(source: str, image_dir: str | None = None, max_bad_share: float = 0.1) -> RowSet:
-    """All usable rows of a source.
+class _Kinds:
+    """Codes of raw rows: a task's place in `names`, or one of sources.BAD_CODES."""
+
+    def __init__(self, allowed: Sequence[str] | None):
+        self.names: list[str] = []
+        self._allowed = allowed
+        self._known: dict[tuple, int] = {}
+
+    def __call__(self, raw: object) -> int:
+        if not isinstance(raw, dict):
+            return sources.BAD_CODES["not_an_object"]
+        key = raw.get("problem_type"), raw.get("task_type"), _likely_type(raw)
+        try:
+            return self._known[key]
+        except TypeError:  # a list or a dict
+            return self._code(raw, key[2])
+        except KeyError:
+            if len(self._known) < 10_000:  # a file may hold another in every row
+                self._known[key] = self._code(raw, key[2])
+            return self._code(raw, key[2])
+
+    def _code(self, raw: dict, data_type: str) -> int:
+        try:
+            task = _kinds(raw, data_type, "")[1]
+        except BadRow as bad:
+            return sources.BAD_CODES[bad.reason]
+        if self._allowed is not None and task not in self._allowed:
+            return sources.BAD_CODES["unknown_task"]
+        if task not in self.names:
+            self.names.append(task)
+        return self.names.index(task)
+
+
+def _likely_type(raw: dict) -> str:
+    """The data type by what the index sees: the field, or the question's markers."""
+    value, problem = raw.get("data_type"), raw.get("problem")
+    if not _missing(value):
+        return str(value)
+    if isinstance(problem, str) and VIDEO_MARKER in problem:
+        return "video"
+    return "text" if isinstance(problem, str) and IMAGE_MARKER not in problem else "image"
+
+
+def to_example(raw: object, where: str, settings: DataConfig, folder: str = "") -> Example:
+    """Check one raw row and give it its form; media are looked for but not opened.
 
     Args:
-      source: a .json file (a list of rows), a .jsonl file (one row a line), or a specification like
-        "embedded:train?rows=2000&seed=0" (see data.embedded.from_spec).
-      image_dir: folder that image paths start from; default the source file's own.
-      max_bad_share: in [0, 1]; a larger share of bad rows is an error.
-    Raises:
-      ValueError: if the source is missing, is no such list, or has too many bad rows or none good;
-        the message holds the first ten complaints.
-    """
-    if image_dir is None and not source.startswith("embedded:"):
-        image_dir = os.path.dirname(source)
-    examples, skipped, messages = [], Counter(), []
-    for where, raw in _raw_rows(source):
-        try:
-            if isinstance(raw, BadRow):
-                raise raw
-            examples.append(to_example(raw, image_dir, where))
-        except BadRow as bad:
-            skipped[bad.reason] += 1
-            if len(messages) < MESSAGES_KEPT:
-                messages.append(str(bad))
-    bad, total = skipped.total(), skipped.total() + len(examples)
-    if not examples or bad > max_bad_share * total:
-        listed = "".join(f"\n  {message}" for message in messages)
-        raise ValueError(
-            f"{source}: {bad} of {total} rows cannot be used ({dict(skipped)}), allowed is a share "
-            f"of {max_bad_share:g}; mend the rows or raise the limit (max_bad_share).{listed}"
-        )
-    return RowSet(tuple(examples), skipped, tuple(messages))
-
-
-def _raw_rows(source: str) -> Iterator[tuple[str, object]]:
-    """(where, raw row) of each row; a broken line of a .jsonl gives a BadRow in the row's place."""
-    if source.startswith("embedded:"):
-        for i, raw in enumerate(embedded.from_spec(source)):
-            yield f"{source} row {i}", raw
-        return
-    name = os.path.basename(source)
-    if not source.endswith((".json", ".jsonl")):
-        raise ValueError(
-            f"data source {source!r}: a .json or .jsonl file, or embedded:train, is expected"
-        )
-    try:
-        with open(source, encoding="utf-8") as file:
-            text = file.read()
-    except FileNotFoundError:
-        raise ValueError(f"data source {source!r}: there is no such file") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"data source {source!r} is not UTF-8 text: {error}") from None
-    if source.endswith(".jsonl"):
-        # Not splitlines: it also cuts at U+2028, which may stand inside a JSON string.
-        for i, line in enumerate(text.split("\n")):
-            if line.strip():
-                where = f"{name} line {i + 1}"
-                yield where, _json_line(line, where)
-        return
-    try:
-        raws = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(
-            f"data source {source!r} is not JSON ({error}): it may be cut off; fetch it again"
-        ) from None
-    if not isinstance(raws, list):
-        raise ValueError(
-            f"data source {source!r} holds a {type(raws).__name__}, but a list of rows is expected"
-        )
-    for i, raw in enumerate(raws):
-        yield f"{name} row {i}", raw
-
-
-def _json_line(line: str, where: str) -> object:
-    try:
-        return json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        return BadRow("wrong_json", f"{where}: not JSON ({error}); it may be cut off")
-
-
-def to_example(raw: object, image_dir: str | None, where: str) -> Example:
-    """Check one raw row and give it its form; pictures are looked for but not opened.
-
+      where: file and row, for messages.
+      settings: image_dir and allow_outside_paths are used.
+      folder: what media paths start from where there is no image_dir.
     Raises:
       BadRow: with the reason, what was found and what to do.
     """
@@ -133,15 +196,21 @@ def to_example(raw: object, image_dir: str | None, where: str) -> Example:
         raise BadRow(
             "missing_problem", f"{where}: field 'problem' is {_short(problem)}, not a text"
         )
-    images = _images(raw, image_dir, where)
-    data_type = _data_type(raw, problem, images, where)
-    markers = problem.count(IMAGE_MARKER)
-    if markers != len(images):
-        raise BadRow(
-            "image_count",
-            f"{where}: 'problem' has {markers} {IMAGE_MARKER} markers for {len(images)} images; "
-            "one marker per image is needed",
-        )
+    root = settings.image_dir or folder
+    found = {
+        kind: _media(raw, kind, where, root, settings.allow_outside_paths)
+        for kind in ("image", "video")
+    }
+    data_type = _data_type(raw, problem, found, where)
+    for kind, marker in (("image", IMAGE_MARKER), ("video", VIDEO_MARKER)):
+        if not found[kind] and data_type != kind:
+            continue  # a question on the HTML tag <video>
+        if problem.count(marker) != len(found[kind]):
+            raise BadRow(
+                f"{kind}_count",
+                f"{where}: 'problem' has {problem.count(marker)} {marker} markers for "
+                f"{len(found[kind])} {kind}s; one marker per {kind} is needed",
+            )
     problem_type, task = _kinds(raw, data_type, where)
     answer = _answer(raw, where)
     unreachable = rewards.truth_problem(answer, problem_type, data_type)
@@ -156,36 +225,11 @@ def to_example(raw: object, image_dir: str | None, where: str) -> Example:
         problem_type=problem_type,
         task=task,
         data_type=data_type,
-        images=images,
+        images=found["image"],
+        videos=found["video"],
         thinking="" if _missing(raw.get("thinking")) else str(raw["thinking"]),
         where=where,
     )
-
-
-def open_images(example: Example) -> list[Image.Image]:
-    """The example's pictures, decoded, as RGB.
-
-    Raises:
-      BadRow: if a file is missing, cut off or no picture.
-    """
-    return [_open(image, example.where) for image in example.images]
-
-
-def _open(image: str | Image.Image, where: str) -> Image.Image:
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")
-    try:
-        with Image.open(image) as file:
-            return file.convert("RGB")
-    except FileNotFoundError:
-        raise BadRow("missing_image", f"{where}: image {image} does not exist") from None
-    except UnidentifiedImageError:
-        raise BadRow("broken_image", f"{where}: {image} is no image; fetch it again") from None
-    # Pillow reports damage as one of these, depending on the format.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadRow(
-            "broken_image", f"{where}: image {image} cannot be read ({error}); fetch it again"
-        ) from None
 
 
 def _missing(value: object) -> bool:
@@ -223,35 +267,45 @@ def _options(raw: dict, where: str) -> tuple[str, ...]:
     return tuple(str(option) for option in _listed(value, "options", where) if not _missing(option))
 
 
-def _images(raw: dict, image_dir: str | None, where: str) -> tuple[str | Image.Image, ...]:
+def _media(raw: dict, kind: str, where: str, root: str, allow_outside: bool) -> tuple[Media, ...]:
+    """The row's images or videos: the list column, or Hugging Face's column of one."""
+    field, several, one = f"{kind}s", raw.get(f"{kind}s"), raw.get(kind)
+    if _missing(several) or several in ([], "[]"):
+        several = None if _missing(one) else [one]
+    elif not _missing(one):
+        message = f"{where}: has both a field '{kind}' and a field '{field}'; keep one of them"
+        raise BadRow(f"bad_{field}", message)
+    if _is_file(several):
+        several = [several]
     found = []
-    for image in _listed(raw.get("images"), "images", where):
-        if not isinstance(image, Image.Image):
-            if not isinstance(image, str) or not image:
-                raise BadRow(
-                    "bad_images", f"{where}: an image is {_short(image)}, not a file's path"
-                )
-            image = os.path.normpath(os.path.join(image_dir or ".", image))
-            if not os.path.isfile(image):
-                raise BadRow(
-                    "missing_image",
-                    f"{where}: image {image} does not exist; check the image folder (image_dir)",
-                )
-        found.append(image)
+    for value in _listed(several, field, where):
+        if _is_file(value):  # Hugging Face's image and video columns
+            inside, path = value.get("bytes"), value.get("path")
+            value = path if inside is None else inside
+        if isinstance(value, str) and value:
+            value = media.resolve(value, root, allow_outside, kind, where)
+        elif not isinstance(value, bytes | Image.Image):
+            message = f"{where}: {kind} {_short(value)} is neither a path nor a file's bytes"
+            raise BadRow(f"bad_{field}", message)
+        found.append(value)
     return tuple(found)
 
 
-def _data_type(raw: dict, problem: str, images: tuple, where: str) -> str:
+def _is_file(value: object) -> bool:
+    return isinstance(value, dict) and bool(value) and set(value) <= {"bytes", "path"}
+
+
+def _data_type(raw: dict, problem: str, found: dict[str, tuple], where: str) -> str:
     value = raw.get("data_type")
     if _missing(value):
-        value = "image" if images else "text"
+        video = found["video"] or VIDEO_MARKER in problem
+        image = found["image"] or IMAGE_MARKER in problem
+        value = "video" if video else "image" if image else "text"
     if value not in DATA_TYPES:
         raise BadRow(
             "unknown_data_type",
             f"{where}: data_type {_short(value)} is not one of {', '.join(DATA_TYPES)}",
         )
-    if value == "video" or VIDEO_MARKER in problem or _listed(raw.get("videos"), "videos", where):
-        raise BadRow("video", f"{where}: video rows are not read; leave them out of the file")
     return value
 
 

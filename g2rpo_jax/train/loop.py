@@ -86,7 +86,8 @@ def run(
         "wall_seconds": round(earlier_s + time.perf_counter() - started, 2),
         **outcome(evaluations, config.eval.final_count),
         "compile": {"count": compiles.count, "seconds": round(compiles.seconds, 2)},
-        "rows_skipped": dict(trainer.encoder.skipped),
+        "rows_skipped": trainer.skips.by_reason,
+        "rows_skipped_by_file": trainer.skips.by_file,
         "reward_failures": dict(trainer.scorer.failures),
         "evaluations": _keyed(evaluations),
     }
@@ -186,7 +187,7 @@ def _standing(trainer: Trainer, compiles: metrics.CompileCounter) -> dict[str, f
         "compile/count": compiles.count,
         "compile/seconds": compiles.seconds,
         "host/rss_gib": metrics.rss_gib(),
-        "data/skipped": sum(trainer.encoder.skipped.values()),
+        "data/skipped": trainer.skips.total(),
         "reward/failures": sum(trainer.scorer.failures.values()),
     }
 

@@ -15,9 +15,10 @@ from tqdm import tqdm
 
 from g2rpo_jax import models
 from g2rpo_jax.config import DataConfig, SftConfig, ShapeConfig
-from g2rpo_jax.data import prompts, rows, tokenizer
+from g2rpo_jax.data import prompts, tokenizer
 from g2rpo_jax.data.batches import PromptStream
 from g2rpo_jax.data.processor import Processor
+from g2rpo_jax.data.rows import RowSet
 from g2rpo_jax.evaluate import TaskScore, evaluate, mean_accuracy
 from g2rpo_jax.models.qwen3_vl import Qwen3VL, Qwen3VLConfig, TextConfig, VisionConfig
 from g2rpo_jax.objectives import ObjectiveConfig
@@ -80,18 +81,19 @@ class Teacher:
         data = DataConfig(
             template="plain", prompt_tokens=(config.prompt_tokens,), patches=(config.patches,)
         )
-        self.encoder = Encoder(data, processor, TASKS)
+        self.encoder = Encoder(data, processor)
         self.rng = np.random.Generator(np.random.Philox(key=config.seed))
         sources = {task: f"tasks={task}" for task in TASKS} | {CAPTIONS: "tasks=&captions=1"}
         self.streams = {
             name: PromptStream(
-                rows.read(f"embedded:train?rows={config.rows}&seed={config.seed}&{query}").examples,
+                RowSet(f"embedded:train?rows={config.rows}&seed={config.seed}&{query}", data),
                 seed=config.seed,
             )
             for name, query in sources.items()
         }
-        test = rows.read(f"embedded:test?rows={config.eval_rows}&seed=12345").examples
-        self.test = [(example, self.encoder.encode(example)) for example in test]
+        test = RowSet(f"embedded:test?rows={config.eval_rows}&seed=12345", data)
+        examples = [test[row] for row in range(len(test))]
+        self.test = [(example, self.encoder.encode(example)) for example in examples]
 
     def draw(self, weights: dict[str, float]) -> StepBatch:
         """One batch of [prompts, 1, max_tokens] right responses."""

@@ -7,14 +7,14 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from flax import nnx
 
 from g2rpo_jax import advantages, models, platform, shaping
 from g2rpo_jax.config import RunConfig
-from g2rpo_jax.data import rows as data_rows
 from g2rpo_jax.data.batches import PromptStream
 from g2rpo_jax.data.processor import Processor
+from g2rpo_jax.data.rows import RowSet
+from g2rpo_jax.data.skips import Skips
 from g2rpo_jax.evaluate import TaskScore, evaluate
 from g2rpo_jax.parallel import mesh as meshes
 from g2rpo_jax.parallel import rules
@@ -23,7 +23,7 @@ from g2rpo_jax.rollout.encoder import Encoder
 from g2rpo_jax.rollout.engine import Engine
 from g2rpo_jax.rollout.sampler import SamplingConfig
 from g2rpo_jax.train import state
-from g2rpo_jax.train.feed import Feed
+from g2rpo_jax.train.feed import Feed, held_out
 from g2rpo_jax.train.policy_step import StepBatch, StepConfig, compile_score, compile_step
 from g2rpo_jax.train.rows import COMPONENTS, Row, stack, stack_part
 
@@ -49,11 +49,12 @@ class Trainer:
         self.model_config = model.config
         self.graphdef, params = nnx.split(model)
         self.processor = Processor(config.model.directory, **config.data.media_options)
-        self.encoder = Encoder(config.data, self.processor, self.tasks)
-        train = self._read(config.data.train)
-        self.steps = config.steps or max(1, config.epochs * len(train) // config.batch.prompts)
+        self.encoder, self.skips = Encoder(config.data, self.processor), Skips()
+        train = self._rows(config.data.train)
         self.stream = PromptStream(train, seed=config.seed)
-        self.feed = Feed(self.stream, self.encoder)
+        passes = config.epochs * len(self.stream)
+        self.steps = config.steps or max(1, passes // config.batch.prompts)
+        self.feed = Feed(self.stream, train, self.encoder, self.skips)
         self.test = self._test_items() if config.eval.every else []
         self.scorer = Scorer(config.reward)
         self.surplus: list[Row] = []
@@ -78,29 +79,14 @@ class Trainer:
             "batch.prompts / (minibatches x microbatches)", batch.prompts // parts, self.mesh
         )
 
-    def _read(self, source: str) -> list:
-        data = self.config.data
-        found = data_rows.read(
-            source, image_dir=data.image_dir or None, max_bad_share=data.max_bad_share
-        )
-        self.encoder.skipped.update(found.skipped)
-        self.encoder.messages += found.messages
-        if found.skipped:
-            logging.warning(
-                "%s: skipped %d rows %s", source, sum(found.skipped.values()), dict(found.skipped)
-            )
-        return found.examples
+    def _rows(self, source: str) -> RowSet:
+        rows = RowSet(source, self.config.data, self.tasks)
+        rows.skip_known(self.skips)
+        return rows
 
     def _test_items(self) -> list[tuple]:
-        limit, seen, items = self.config.eval.rows, {}, []
-        for example in self._read(self.config.data.test):
-            seen[example.task] = seen.get(example.task, 0) + 1
-            if limit and seen[example.task] > limit:
-                continue
-            prompt = self.encoder.encode(example)
-            if prompt is not None:
-                items.append((example, prompt))
-        return items
+        rows = self._rows(self.config.data.test)
+        return held_out(rows, self.encoder, self.skips, self.config.eval.rows)
 
     def _build_programs(self, tx) -> None:
         config = self.config
@@ -144,7 +130,7 @@ class Trainer:
         """What is about to run: model, data, mesh, and one whole prompt with its sizes."""
         config = self.config
         sizes = [x.size for x in jax.tree.leaves(self.state.params)]
-        drawn = self.feed.again(0)
+        drawn = self.feed.sample()
         shown = self.processor.decode(drawn.prompt.input_ids)
         grids = drawn.prompt.image_grid_thw
         images = [] if grids is None else [f"{h}x{w} patches" for _, h, w in grids.tolist()]
@@ -153,7 +139,7 @@ class Trainer:
             f"model     {config.model.directory}: {sum(sizes):,} parameters",
             f"devices   {self.mesh.devices.size} x {jax.default_backend()}, mesh {mesh}",
             f"data      {len(self.stream):,} training rows, {len(self.test):,} test rows; "
-            f"skipped {sum(self.encoder.skipped.values())} {dict(self.encoder.skipped)}",
+            f"skipped {self.skips.total()} {self.skips.by_reason}",
             f"training  {self.steps} steps of {config.batch.prompts} prompts x {config.responses} "
             f"responses; advantage {config.advantage.name}, loss {config.objective.name}",
             f"prompt    {len(drawn.prompt.input_ids)} tokens, images {images or 'none'}; without "
@@ -310,7 +296,8 @@ class Trainer:
         return {
             "position": self.feed.position,
             "surplus": [row.to_json() for row in self.surplus],
-            "skipped": dict(self.encoder.skipped),
+            "skipped": self.skips.by_reason,
+            "skipped_rows": self.skips.to_json(),
             "failures": dict(self.scorer.failures),
         }
 
@@ -320,9 +307,9 @@ class Trainer:
             Row.from_json(row, self.feed.again(row["prompt_id"])) for row in saved["surplus"]
         ]
         self.feed.seek(saved["position"])
-        for counts, name in ((self.encoder.skipped, "skipped"), (self.scorer.failures, "failures")):
-            counts.clear()
-            counts.update(saved[name])
+        self.skips.restore(saved["skipped_rows"])
+        self.scorer.failures.clear()
+        self.scorer.failures.update(saved["failures"])
 
     def close(self) -> None:
         """Stops the helpers."""
