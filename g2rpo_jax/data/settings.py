@@ -10,8 +10,10 @@ class DataConfig:
     """Rows in the OneThinker format.
 
     Attributes:
-      train, test: a .json or .jsonl file, or `embedded:SPLIT?rows=N` for the built-in task set.
-      image_dir: what relative image paths start from; empty means the rows' own folder.
+      train, test: where rows come from: a .json, .jsonl, .parquet or .arrow file, a folder of
+        Hugging Face datasets (`FOLDER?split=NAME`), `embedded:SPLIT?rows=N` for the built-in task
+        set, or several with commas between.
+      image_dir: what relative media paths start from; empty means the rows' own folder.
       template: how a row becomes a prompt: plain, release, onethinker.
       min_pixels, max_pixels: image size limits; 0 keeps the model directory's own.
       max_image_pixels: larger pictures (as their header says) are refused before decoding.
@@ -22,7 +24,10 @@ class DataConfig:
       video_max_seconds: longer videos are refused before decoding.
       video_outer_marks: see data.video.VideoSettings.
       prompt_tokens, patches: bucket sizes, rising. A batch takes the smallest that holds its rows.
-      max_bad_share: more unusable rows than this share of the file is an error.
+      max_bad_share: more unusable rows than this share of those seen is an error.
+      workers: processes that read and encode rows; 0: threads of the run's own process.
+      prefetch: encoded prompts kept ready at most; one takes 6 KiB of host memory for each patch
+        of 16 x 16 pixels.
     """
 
     train: str = "data/onethinker_rl_train.json"
@@ -43,6 +48,8 @@ class DataConfig:
     prompt_tokens: tuple[int, ...] = (1024, 2048, 4096)
     patches: tuple[int, ...] = (0, 2048, 4096)
     max_bad_share: float = 0.1
+    workers: int = 0
+    prefetch: int = 128
 
     def __post_init__(self):
         for name, sizes in (("prompt_tokens", self.prompt_tokens), ("patches", self.patches)):
@@ -50,6 +57,11 @@ class DataConfig:
                 raise ValueError(f"data.{name}={sizes} must be a rising list of sizes")
         if not 0.0 <= self.max_bad_share <= 1.0:
             raise ValueError(f"data.max_bad_share={self.max_bad_share} must lie in [0, 1]")
+        if self.workers < 0 or self.prefetch < 1:
+            raise ValueError(
+                f"data.workers={self.workers} must be at least 0, "
+                f"and data.prefetch={self.prefetch} at least 1"
+            )
         if not 0 < self.max_image_pixels <= media.MOST_PIXELS:
             raise ValueError(
                 f"data.max_image_pixels={self.max_image_pixels} must lie in 1..{media.MOST_PIXELS}"

@@ -74,7 +74,7 @@ class Feed:
           rows: what the stream draws from.
           skips: unusable rows are counted there when their turn comes.
           workers: processes that encode; 0: threads of this process.
-          prefetch: encoded prompts that are kept ready at most.
+          prefetch: encoded prompts that are kept ready at most, at least 1.
         """
         self._stream, self._rows, self._skips = stream, rows, skips
         self._draw = Draw(stream, encoder)

@@ -51,10 +51,12 @@ class Trainer:
         self.processor = Processor(config.model.directory, **config.data.media_options)
         self.encoder, self.skips = Encoder(config.data, self.processor), Skips()
         train = self._rows(config.data.train)
-        self.stream = PromptStream(train, seed=config.seed)
+        shares = {task: config.tasks[task].share for task in self.tasks}
+        self.stream = PromptStream(train, seed=config.seed, shares=shares)
         passes = config.epochs * len(self.stream)
         self.steps = config.steps or max(1, passes // config.batch.prompts)
-        self.feed = Feed(self.stream, train, self.encoder, self.skips)
+        data = config.data
+        self.feed = Feed(self.stream, train, self.encoder, self.skips, data.workers, data.prefetch)
         self.test = self._test_items() if config.eval.every else []
         self.scorer = Scorer(config.reward)
         self.surplus: list[Row] = []
