@@ -60,6 +60,7 @@ def release(config: ml_collections.ConfigDict) -> None:
     config.advantage_task = "problem_type"
     config.objective.aggregation = "token_mean"
     config.objective.clip_high, config.objective.dual_clip = 0.3, 3.0
+    config.reward.mode = "release"
     config.shaping.length_weight = 0.0
     config.shaping.entropy_weight, config.shaping.entropy_estimator = 0.02, "sampled"
 

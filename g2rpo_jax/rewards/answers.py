@@ -1,8 +1,6 @@
 """Accuracy of short answers: multiple choice, numerical, regression."""
 
-from decimal import Decimal
-
-from g2rpo_jax.rewards.parse import Unscorable, number
+from g2rpo_jax.rewards.parse import Unscorable, number, of_the_row
 
 MAX_CHOICE_CHARS = 2000
 
@@ -58,7 +56,7 @@ def numerical(answer: str, truth: str, data_type: str = "image") -> float:
     Raises:
       Unscorable: the answer is no finite number, or (bad_truth) the truth is none.
     """
-    right = _true_number(truth)
+    right = of_the_row(number, truth)
     return float(round(float(number(answer)), 2) == round(float(right), 2))
 
 
@@ -71,16 +69,9 @@ def regression(answer: str, truth: str, data_type: str = "image") -> float:
       Unscorable: the answer is no finite number, or (bad_truth) the truth is none.
     Source: the reward of OneThinker's regression tasks; Yang et al. 2024 (VSI-Bench).
     """
-    right = _true_number(truth)
+    right = of_the_row(number, truth)
     error, scale = abs(number(answer) - right), abs(right)
     if not scale:
         return float(not error)
     # 1 - t = k / 20 for k = 10 .. 1
     return sum(20 * error < k * scale for k in range(1, 11)) / 10
-
-
-def _true_number(truth: str) -> Decimal:
-    try:
-        return number(truth)
-    except Unscorable:
-        raise Unscorable("bad_truth") from None

@@ -12,7 +12,9 @@ import math
 import re
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 # Longer ones are refused rather than scored: no honest answer comes near them, and the cost of
 # reading a number or a JSON text is not linear in CPython.
@@ -145,44 +147,73 @@ def _not_finite(text: str) -> float:
     raise Unscorable("not_finite")
 
 
-def numbers(value: Any, count: int) -> list[float]:
-    """A JSON value that must be a list of `count` coordinates.
+def numbers(value: Any, count: int, kind: str = "no_box") -> list[float]:
+    """A JSON value that must be a list of `count` coordinates or seconds.
 
     Raises:
-      Unscorable: no_box, unless it is one with every |coordinate| <= MAX_COORDINATE.
+      Unscorable: `kind`, unless it is one with every |number| <= MAX_COORDINATE.
     """
     if not isinstance(value, list) or len(value) != count:
-        raise Unscorable("no_box")
+        raise Unscorable(kind)
     # bool is an int in Python and `true` is no coordinate; json_object makes every number a float.
     if not all(type(v) is float and abs(v) <= MAX_COORDINATE for v in value):
-        raise Unscorable("no_box")
+        raise Unscorable(kind)
     return value
+
+
+def of_the_row(read: Callable[[str], T], truth: str) -> T:
+    """`read(truth)`; what it cannot read is the row's fault.
+
+    Raises:
+      Unscorable: bad_truth.
+    """
+    try:
+        return read(truth)
+    except Unscorable as problem:
+        raise Unscorable("bad_truth") from problem
+
+
+def attempt(read: Callable[[], T]) -> T | None:
+    """`read()`, or None if that is Unscorable."""
+    try:
+        return read()
+    except Unscorable:
+        return None
 
 
 def shaped(check: Callable[[], Any]) -> float:
     """The structure reward of one shape: 0.5 if `check` can read it, else 0."""
-    try:
-        check()
-    except Unscorable:
-        return 0.0
-    return 0.5
+    return 0.0 if attempt(check) is None else 0.5
 
 
-# Why an answer got accuracy 0 other than by being wrong. The first part is the model's doing.
+# Why an answer was not simply right or wrong. The first part is the model's doing: accuracy 0.
 KINDS = {
     "no_answer_tags": "no <answer>..</answer> in the response; the whole of it was read instead",
     "no_number": "the answer is not a number",
     "not_finite": "the answer holds NaN, an infinity or a number beyond float64",
     "no_json": "the answer is not a JSON object",
     "no_box": "the answer has no list of four coordinates under 'boxes'",
+    "no_boxes": "the answer has no object of boxes by frame under 'boxes'",
+    "no_time": "the answer has no time in seconds under 'time'",
+    "no_points": "the answer has no three positive and three negative points",
+    "no_words": "the answer has no words to compare",
     "too_long": "the answer is longer than its problem type can have",
     "no_expression": "math-verify found no expression in the answer",
+    "not_compared": "math-verify raised an exception",
     # The row's doing.
     "bad_truth": "the row's own answer cannot be read",
-    # Ours: the answer may have been right.
-    "math_deadline": "comparing with the truth took longer than reward.math_timeout_s",
-    "math_memory": "comparing with the truth took more than reward.math_memory_mb",
-    "math_crash": "the math worker died",
-    "math_error": "math-verify raised an exception",
+    # The scoring's: the answer may have been right; every part of its score is 0 (see OURS).
+    "deadline": "scoring took longer than reward.deadline_s",
+    "memory": "scoring took more than reward.memory_mb",
+    "crash": "the process that scored it died",
+    "raised": "the custom reward raised an exception",
+    "bad_value": "the custom reward returned something else than numbers in [0, 1]",
     "internal_error": "a reward function raised an exception: a bug to report",
+    # The judge's: the stated fallback decided (reward.judge_fallback).
+    "judge_deadline": "the judge took longer than reward.judge_deadline_s, every time",
+    "judge_error": "the judge could not be reached or answered with an HTTP error, every time",
+    "judge_unreadable": "the judge's reply was no number in [0, 1]",
+    "judge_down": "the judge had failed many times running: it was not asked",
 }
+# The scoring itself failed: nothing can be said about the response, and all of its score is 0.
+OURS = frozenset({"deadline", "memory", "crash", "raised", "bad_value", "internal_error"})

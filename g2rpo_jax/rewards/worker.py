@@ -1,43 +1,56 @@
-"""The child of `math.MathWorker`: `python -m g2rpo_jax.rewards.worker MEMORY_MB TIMEOUT_S`.
+"""The child of `pool.Pool`: `python -m g2rpo_jax.rewards.worker OPTIONS` (JSON).
 
-JSON lines. First {"error": null} when it is ready, or why it cannot be; then for each
-{"truth": str, "answer": str} one {"equal": bool, "kind": null or a kind of `parse.KINDS`}.
+JSON lines, one reply for each request, in order. First {"error": null} when it is ready, or why it
+cannot be. Requests by "op":
+
+    load    import math-verify                             {"error": null or why not}
+    equal   answer, truth                                  {"accuracy": float} or {"kind": ..}
+    grade   response, answer, problem_type, data_type      {"parts": [accuracy, format, structure],
+    custom  the same and the reward's path                  "kind": .., "detail": ..}, or
+                                                           {"abstains": true}
+
+No pickle, and nothing of the parent's: neither its __main__ nor JAX.
 """
 
 import json
 import math
 import os
-import re
 import resource
 import signal
 import sys
 from typing import Any
 
+from g2rpo_jax.rewards import custom, parse, symbolic, table
+from g2rpo_jax.rewards.parse import Unscorable
 
-def main(memory_mb: int, timeout_s: float) -> None:
-    """Answers questions until standard input ends."""
-    # Replies go to the pipe alone: whatever a library prints must not look like one.
-    out = os.fdopen(os.dup(1), "w", encoding="ascii")
-    os.dup2(2, 1)
+MAX_DETAIL_CHARS = 300
+
+
+def main(options: dict[str, Any]) -> None:
+    """Answers requests until standard input ends."""
+    # The pipes are this function's alone: whatever a reward reads or prints must not be a message.
+    requests = os.fdopen(os.dup(0), "rb")
+    replies = os.fdopen(os.dup(1), "w", encoding="ascii")
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    error = None
     try:
-        limit(memory_mb)
-        import math_verify  # noqa: F401  (the slow part: before any deadline runs)
-
-        equal("1/2", "$\\frac{1}{2}$")  # builds the parsers
-        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # nothing here writes files
-        error = None
-    except Exception as problem:  # the parent words it for the user
-        error = f"{type(problem).__name__}: {problem}"
-    print(json.dumps({"error": error}), file=out, flush=True)
+        limit(options["memory_mb"])
+        child = Child(options)
+    except custom.NoReward as problem:
+        error = str(problem)
+    print(json.dumps({"error": error}), file=replies, flush=True)
     if error:
         return
-    for line in sys.stdin.buffer:
+    for line in requests:
         request = json.loads(line)
         # The parent kills at the deadline. Should it die first, the alarm's default action ends
         # this process even inside a loop in C.
-        signal.alarm(math.ceil(timeout_s) + 10)
-        print(json.dumps(reply(request["truth"], request["answer"])), file=out, flush=True)
+        signal.alarm(0 if request["op"] == "load" else math.ceil(options["deadline_s"]) + 10)
+        reply = child.reply(request)
         signal.alarm(0)
+        print(json.dumps(reply), file=replies, flush=True)
 
 
 def limit(memory_mb: int) -> None:
@@ -50,89 +63,78 @@ def limit(memory_mb: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def reply(truth: str, answer: str) -> dict[str, Any]:
-    """The reply to one question; never an exception."""
+class Child:
+    """What answers requests; raises custom.NoReward if a custom reward cannot be found."""
+
+    def __init__(self, options: dict[str, Any]):
+        self.mode = options["mode"]
+        self.how = {key: options[key] for key in ("mode", "think_tag", "untagged")}
+        self.rewards = {path: custom.resolve(path) for path in options["custom"]}
+
+    def reply(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The reply to one request; never an exception."""
+        op, text = request.pop("op"), request
+        try:
+            return getattr(self, f"_{op}")(**text)
+        except MemoryError:
+            return {"kind": "memory"}
+        except Unscorable as problem:
+            return {"kind": problem.kind}
+        except custom.BadValue as problem:
+            return {"kind": "bad_value", "detail": str(problem)[:MAX_DETAIL_CHARS]}
+        except BaseException as problem:  # SystemExit too
+            kind = "raised" if op == "custom" else "internal_error"
+            return {"kind": kind, "detail": _worded(problem)}
+
+    def _load(self) -> dict[str, Any]:
+        try:
+            symbolic.load()
+        except Exception as problem:
+            return {"error": _worded(problem)}
+        if not self.rewards:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # nothing here writes files
+        return {"error": None}
+
+    def _equal(self, answer: str, truth: str) -> dict[str, Any]:
+        try:
+            return {"accuracy": symbolic.EQUAL[self.mode](answer, truth)}
+        except (MemoryError, Unscorable):
+            raise
+        except Exception as problem:
+            return {"kind": "not_compared", "detail": _worded(problem)}
+
+    def _grade(self, **item: str) -> dict[str, Any]:
+        graded = table.grade(**item, **self.how)
+        if graded.pending:
+            found = self._equal_or_kind(*graded.pending)
+            graded = table.resolved(graded, found)
+        return {"parts": graded[:3], "kind": graded.failure}
+
+    def _equal_or_kind(self, answer: str, truth: str) -> float | str:
+        try:
+            found = self._equal(answer, truth)
+        except Unscorable as problem:
+            return problem.kind
+        return found.get("accuracy", found.get("kind"))
+
+    def _custom(self, path: str, **item: str) -> dict[str, Any]:
+        truth = parse.truth(item["answer"])
+        said = self.rewards[path](item["response"], truth, item["problem_type"], item["data_type"])
+        parts = custom.checked(said)
+        if parts is None:
+            return {"abstains": True}
+        if len(parts) < len(custom.PARTS):
+            built_in = table.grade(**item, **self.how, skip_accuracy=True)
+            parts = {name: getattr(built_in, name) for name in custom.PARTS} | parts
+        return {"parts": [parts[name] for name in custom.PARTS], "kind": None}
+
+
+def _worded(problem: BaseException) -> str:
     try:
-        return {"equal": equal(truth, answer), "kind": None}
-    except MemoryError:
-        return {"equal": False, "kind": "math_memory"}
-    except Unreadable as problem:
-        return {"equal": False, "kind": str(problem)}
-    except Exception:
-        return {"equal": False, "kind": "math_error"}
-
-
-class Unreadable(Exception):
-    """No expression on one side; its text is the kind."""
-
-
-def equal(truth: str, answer: str) -> bool:
-    """Whether math-verify finds the last expression of `answer` equal to that of `truth`.
-
-    Raises:
-      Unreadable: no_expression in the answer, or bad_truth: none in the truth.
-    """
-    import math_verify
-
-    right = expressions(truth)
-    if not right:
-        raise Unreadable("bad_truth")
-    said = expressions(answer)
-    if not said:
-        raise Unreadable("no_expression")
-    # No time limits of its own: they are signals, and the parent keeps the clock.
-    return bool(math_verify.verify(right, said, timeout_seconds=None, raise_on_error=True))
-
-
-def expressions(text: str) -> list[Any]:
-    """What math-verify reads in a text; a bare formula is read as LaTeX.
-
-    math-verify looks for LaTeX between delimiters only, elsewhere for a number: of a bare `2^{10}`
-    or `2x` it would read 2, of `2, 3` and `x > 3` 3, of `2\\pi` 2. The release passes answers as
-    they are. A text with words (`The answer is 2`, `5 cm^2`) is still read so.
-    """
-    if any(mark in text for mark in ("$", "\\(", "\\[", "\\boxed", "\\begin")):
-        return _parsed(text)
-    formula = text
-    for pattern, latex in _LATEX:
-        formula = pattern.sub(latex, formula)
-    formula = f"${formula.translate(_SYMBOLS)}$"
-    if "\\" not in text and (_WORD.search(formula) or _GROUPED.search(text)):
-        # Prose without any operator (`yes`) is not the product of its letters.
-        operators = any(mark in text for mark in "^_={}()+*/")
-        return _parsed(text) or (_parsed(formula) if operators else [])
-    return _parsed(formula) or _parsed(text)
-
-
-def _parsed(text: str) -> list[Any]:
-    import math_verify
-
-    try:
-        # Without a fallback, so that what cannot be read is not compared letter by letter: equal
-        # texts have been found by the parent.
-        return math_verify.parse(
-            text, parsing_timeout=None, fallback_mode="no_fallback", raise_on_error=True
-        )
-    except MemoryError:
-        raise
-    except Exception:  # a text that its parser chokes on holds no expression
-        return []
-
-
-# Plain notation -> LaTeX. Linear each: fixed alternatives and single runs of one class.
-_LATEX = (
-    (re.compile(r"(?<![\\A-Za-z])(sin|cos|tan|cot|sec|csc|ln|log|exp|pi)(?![A-Za-z])"), r"\\\1"),
-    (re.compile(r"(?<=[0-9])[eE]([+-]?[0-9]{1,3})(?![0-9])"), r"*10^{\1}"),
-    (re.compile(r"\A([0-9]{1,20}) ([0-9]{1,20})/([0-9]{1,20})\Z"), r"\1\\frac{\2}{\3}"),
-    (re.compile(r"\*\*"), r"^"),
-    (re.compile(r"\u221a([0-9]{1,20}|[A-Za-z])"), r"\\sqrt{\1}"),
-)
-_SYMBOLS = str.maketrans(
-    {"\u2212": "-", "\u03c0": "\\pi ", "\u00d7": "\\times ", "\u2264": "\\le ", "\u2265": "\\ge "}
-)
-_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2}")
-_GROUPED = re.compile(r"[0-9] [0-9]{3}(?![0-9/])")  # 10 000
+        return f"{type(problem).__name__}: {problem}"[:MAX_DETAIL_CHARS]
+    except BaseException:  # its __str__ is the reward's own
+        return type(problem).__name__
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), float(sys.argv[2]))
+    main(json.loads(sys.argv[1]))

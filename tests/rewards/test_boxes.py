@@ -1,13 +1,21 @@
-"""Spatial grounding: intersection over union, and the shape of the answer."""
+"""Spatial grounding and segmentation: overlap, points, and the shape of the answer."""
 
 import json
+import math
 
 import hypothesis as hyp
 import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from g2rpo_jax.rewards.boxes import box_structure, iou, spatial_grounding
+from g2rpo_jax.rewards.boxes import (
+    box_structure,
+    iou,
+    points_similarity,
+    segmentation,
+    segmentation_structure,
+    spatial_grounding,
+)
 from g2rpo_jax.rewards.parse import Unscorable
 
 grid = st.integers(0, 12)
@@ -99,4 +107,69 @@ def test_structure_is_the_shape_alone():
 def test_a_truth_without_a_box_is_the_rows_fault():
     with pytest.raises(Unscorable) as caught:
         spatial_grounding(answer(0, 0, 1, 1), "{}")
+    assert caught.value.kind == "bad_truth"
+
+
+THREE = [[100, 100], [200, 200], [300, 300]]
+TARGET = {"boxes": [0, 0, 10, 10], "positive_points": THREE, "negative_points": THREE}
+
+
+def segment(data_type="image", **changes):
+    timed = {"time": 4.0} if data_type == "video" else {}
+    said = json.dumps(TARGET | timed | changes)
+    return segmentation(said, json.dumps(TARGET | timed), data_type)
+
+
+def test_segmentation_worked_by_hand():
+    near = [[100, 150], [200, 250], [350, 300]]  # each 50 off: exp(-1/2)
+    assert segment() == segment("video") == 1.0
+    assert segment(boxes=[0, 0, 10, 5]) == 0.75
+    assert segment(positive_points=near) == pytest.approx(0.75 + 0.25 * math.exp(-0.5))
+    assert segment(positive_points=THREE[::-1]) == 1.0  # any order
+    assert segment("video", boxes=[0, 0, 10, 5]) == pytest.approx(0.85)
+    assert segment("video", negative_points=near) == pytest.approx(0.8 + 0.2 * math.exp(-0.5))
+    assert segment("video", time=1.0) == pytest.approx(0.7 + 0.3 * math.exp(-1.5))
+
+
+point = st.tuples(st.integers(0, 100), st.integers(0, 100))
+
+
+@hyp.given(st.lists(point, min_size=3, max_size=3), st.lists(point, min_size=3, max_size=3))
+def test_the_matching_is_the_assignment_problems(a, b):
+    from scipy.optimize import linear_sum_assignment
+    from scipy.spatial.distance import cdist
+
+    cost = cdist(a, b)
+    mean = cost[linear_sum_assignment(cost)].sum() / 3
+    assert points_similarity(a, b) == pytest.approx(math.exp(-(mean**2) / 5000))
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"boxes": None}, "no_box"),
+        ({"positive_points": THREE[:2]}, "no_points"),
+        ({"negative_points": [*THREE, [1, 1]]}, "no_points"),
+        ({"negative_points": [[1, 1], [2, 2], [3]]}, "no_points"),
+        ({"negative_points": [[1, 1], [2, 2], [3, "3"]]}, "no_points"),
+        ({"time": None}, "no_time"),
+        ({"time": True}, "no_time"),
+        ({"time": [4.0]}, "no_time"),
+        ({"time": float("nan")}, "not_finite"),
+    ],
+)
+def test_a_segmentation_without_a_part_has_no_accuracy_and_no_structure(changes, kind):
+    with pytest.raises(Unscorable) as caught:
+        segment("video", **changes)
+    assert caught.value.kind == kind
+    said = json.dumps(TARGET | {"time": 4.0} | changes)
+    assert segmentation_structure(said, "", "video") == 0.0
+
+
+def test_structure_of_a_segmentation_differs_by_data_type():
+    assert segmentation_structure(json.dumps(TARGET), "", "image") == 0.5
+    assert segmentation_structure(json.dumps(TARGET), "", "video") == 0.0
+    assert segmentation_structure(json.dumps(TARGET), "", "text") == 0.0
+    with pytest.raises(Unscorable) as caught:
+        segment("text")
     assert caught.value.kind == "bad_truth"

@@ -1,10 +1,4 @@
-"""Mathematical answers: the plain comparison, and the worker that can be killed."""
-
-import os
-import signal
-import subprocess
-import sys
-import time
+"""Mathematical answers: the plain comparison, and symbolic comparison in a child process."""
 
 import hypothesis as hyp
 import math_verify
@@ -12,11 +6,12 @@ import pytest
 from hypothesis import strategies as st
 
 from g2rpo_jax import rewards
-from g2rpo_jax.rewards import math, worker
+from g2rpo_jax.rewards import math, pool, symbolic, worker
 from g2rpo_jax.rewards.parse import Unscorable
 
 OVERRUNS = {
     "tower": "$9^{9^{9^{9}}}$",
+    "python": "9**9**9**9",
     "factorial": "$10000000!$",
     "latex": "$" + "{" * 1000 + "2" + "}" * 1000 + "$",
     "brackets": "(" * 1200 + "2" + ")" * 1200,
@@ -25,24 +20,15 @@ OVERRUNS = {
 
 @pytest.fixture(scope="module")
 def patient():
-    """A worker with time enough for any honest comparison on a busy machine."""
-    one = math.MathWorker(timeout_s=60.0, memory_mb=1024)
+    """Time enough for any honest comparison on a busy machine."""
+    one = rewards.Scorer(rewards.RewardConfig(deadline_s=60.0, workers=1))
     yield one
     one.close()
 
 
-@pytest.fixture
-def hasty():
-    one = math.MathWorker(timeout_s=1.0, memory_mb=1024)
-    yield one
-    one.close()
-
-
-def asked(one, answer, truth):
-    try:
-        return one.equal(truth, answer)
-    except Unscorable as problem:
-        return problem.kind
+def asked(scorer, answer, truth):
+    score = scorer.score(f"<answer>{answer}</answer>", truth, "math")
+    return score.failure or score.accuracy
 
 
 @pytest.mark.parametrize(
@@ -134,80 +120,50 @@ def test_expressions_are_compared_by_the_worker(patient, answer, truth, right):
     assert asked(patient, answer, truth) == right
 
 
-@pytest.mark.parametrize("answer", OVERRUNS.values(), ids=OVERRUNS)
-def test_an_overrun_is_killed_at_its_deadline_and_the_next_answer_works(hasty, answer):
-    hasty.equal("1/2", "0.5")  # started, so that what follows is the deadline alone
-    first = hasty._process.pid
-    start = time.monotonic()
-    assert asked(hasty, answer, "2") == "math_deadline"
-    assert time.monotonic() - start < 1.0 + 4.0  # and some for a busy machine
-    with pytest.raises(ProcessLookupError):
-        os.kill(first, 0)
-    hasty.timeout_s = 60.0
-    assert hasty.equal("1/2", "0.5") == 1.0
-    assert hasty.restarts == 1
-
-
-def test_a_worker_that_died_idle_is_replaced_without_blame(patient):
-    assert patient.equal("1/2", "0.5") == 1.0
-    os.kill(patient._process.pid, signal.SIGKILL)
-    os.waitid(os.P_PID, patient._process.pid, os.WEXITED | os.WNOWAIT)
-    assert patient.equal("1/2", "0.5") == 1.0
-
-
-def test_a_worker_that_dies_at_work_is_counted_and_replaced(hasty, monkeypatch):
-    hasty.timeout_s = 60.0
-    hasty.equal("1/2", "0.5")
-    pid = hasty._process.pid
-    os.kill(pid, signal.SIGSTOP)  # so that it cannot reply before it dies
-    write = os.write
-
-    def write_and_kill(file, data):
-        written = write(file, data)
-        os.kill(pid, signal.SIGKILL)
-        return written
-
-    with monkeypatch.context() as patch:
-        patch.setattr(math.os, "write", write_and_kill)
-        assert asked(hasty, "0.5", "1/2") == "math_crash"
-    assert hasty.equal("1/2", "0.5") == 1.0
-
-
-def test_memory_is_bounded():
-    code = (
-        "from g2rpo_jax.rewards import worker\n"
-        "worker.limit(512)\n"
-        "worker.expressions = lambda text: bytearray(600 << 20)\n"
-        "print(worker.reply('1', '2')['kind'])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "math_memory"
+def test_an_overrun_scores_nothing_and_the_rest_of_its_batch_is_scored():
+    # One child, so that what follows an overrun in its queue has to be asked again.
+    scorer = rewards.Scorer(rewards.RewardConfig(deadline_s=2.0, workers=1))
+    honest = [(f"<answer>{i}/8</answer>", f"{i / 8}", "math") for i in range(1, 5)]
+    hostile = [(f"<answer>{text}</answer>", "2", "math") for text in OVERRUNS.values()]
+    mixed = [item for pair in zip(hostile, honest, strict=False) for item in pair] + hostile[-1:]
+    scores = scorer.score_batch(mixed)
+    for item, score in zip(mixed, scores, strict=True):
+        if item in honest:
+            assert score.accuracy == 1.0
+        else:
+            # some are refused at once, which is as well
+            assert score.accuracy == 0.0
+    # equal pairs are asked once, and each overrun costs one child
+    assert scorer.failures["deadline"] >= scorer.replaced - scorer.failures["memory"] > 0
+    assert scorer.failures["crash"] == 0
+    scorer.close()
 
 
 def test_an_exception_inside_is_a_kind(monkeypatch):
-    monkeypatch.setattr(worker, "expressions", lambda text: 1 / 0)
-    assert worker.reply("1", "2") == {"equal": False, "kind": "math_error"}
+    child = worker.Child({"mode": "sound", "think_tag": "t", "untagged": True, "custom": []})
+    monkeypatch.setattr(symbolic, "expressions", lambda text: 1 / 0)
+    assert child.reply({"op": "equal", "answer": "1", "truth": "2"})["kind"] == "not_compared"
 
 
-def test_a_missing_math_verify_is_an_error_not_a_zero(monkeypatch):
-    monkeypatch.setattr(math.sys, "executable", "/bin/true")
+def test_a_missing_math_verify_is_an_error_not_a_zero(monkeypatch, tmp_path):
+    (tmp_path / "math_verify.py").write_text("raise ImportError('not here')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     scorer = rewards.Scorer()
-    with pytest.raises(RuntimeError, match="pip install math-verify"):
+    with pytest.raises(RuntimeError, match="not here.*pip install math-verify"):
         scorer.score("<answer>1/2</answer>", "0.5", "math")
-
-
-def test_the_worker_ends_with_its_owner():
-    one = math.MathWorker(timeout_s=60.0, memory_mb=1024)
-    one.equal("1/2", "0.5")
-    process = one._process
-    del one
-    assert process.poll() is not None
+    scorer.close()
 
 
 def test_equal_questions_are_asked_once(monkeypatch):
-    questions = []
-    monkeypatch.setattr(math.MathWorker, "equal", lambda self, *qa: questions.append(qa) or 1.0)
+    asked = []
+
+    def run(self, requests):
+        asked.extend(requests)
+        return [{"accuracy": 1.0}] * len(requests)
+
+    monkeypatch.setattr(pool.Pool, "run", run)
     scorer = rewards.Scorer()
     item = rewards.Item("<answer>1/2</answer>", "0.5", "math")
-    assert [s.accuracy for s in scorer.score_batch([item] * 5)] == [1.0] * 5
-    assert questions == [("0.5", "1/2")]
+    for _ in range(2):
+        assert [s.accuracy for s in scorer.score_batch([item] * 5)] == [1.0] * 5
+    assert [(request["answer"], request["truth"]) for request in asked] == [("1/2", "0.5")]

@@ -1,0 +1,208 @@
+"""What scores which problem type, and the score of one response as far as it needs no child.
+
+`REWARDS` at the foot has one entry per problem type; a new one is one entry there (and in
+`RELEASE` if the release scores it otherwise).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from g2rpo_jax import tables
+from g2rpo_jax.rewards import answers, boxes, frames, math, parse, release, rouge, text
+
+Symbolic = Callable[[str, str], float]  # (answer, truth) -> in [0, 1]
+
+
+class Reward(NamedTuple):
+    """What scores one problem type.
+
+    Attributes:
+      accuracy: (answer, truth, data_type) -> in [0, 1], or None to let symbolic comparison decide.
+        Raises parse.Unscorable for what it cannot read. Must be bounded in time for any text:
+        short texts are scored in the training process (`scorer`).
+      structure: (answer, truth, data_type) -> in [0, 0.5].
+      symbolic: whether `accuracy` may return None.
+    """
+
+    accuracy: Callable[[str, str, str], float | None]
+    structure: Callable[[str, str, str], float]
+    symbolic: bool = False
+
+
+class Mode(NamedTuple):
+    """How texts are read and which table scores them."""
+
+    response: Callable[[str, str], parse.Parts]
+    rewards: dict[str, Reward]
+
+
+class Graded(NamedTuple):
+    """The parts of a score; `pending` is (answer, truth) where symbolic comparison must decide."""
+
+    accuracy: float
+    format: float
+    structure: float
+    failure: str | None = None
+    pending: tuple[str, str] | None = None
+
+
+def grade(
+    response: str,
+    answer: str,
+    problem_type: str,
+    data_type: str,
+    *,
+    mode: str,
+    think_tag: str,
+    untagged: bool,
+    skip_accuracy: bool = False,
+) -> Graded:
+    """Scores one response, symbolic comparison left pending.
+
+    Args:
+      problem_type: a key of REWARDS, as `canonical` gives it.
+      untagged: a response without answer tags is scored as if all of it were the answer.
+      skip_accuracy: leave accuracy 0: somebody else decides it.
+    """
+    how = MODES[mode]
+    reward = how.rewards[problem_type]
+    accuracy, structure, failure, pending = 0.0, 0.0, None, None
+    try:
+        parts = how.response(response, think_tag)
+        truth = parse.truth(answer)
+        if (parts.tagged or untagged) and not skip_accuracy:
+            try:
+                found = reward.accuracy(parts.answer, truth, data_type)
+                if found is None:
+                    pending = parts.answer, truth
+                else:
+                    accuracy = found
+            except parse.Unscorable as problem:
+                failure = problem.kind
+        if not parts.tagged and failure != "bad_truth":
+            failure = "no_answer_tags"  # the root of whatever else could not be read
+        if parts.well_formed:
+            structure = reward.structure(parts.answer, truth, data_type)
+    except MemoryError:
+        raise
+    except Exception:
+        return failed("internal_error")
+    return Graded(accuracy, float(parts.well_formed), structure, failure, pending)
+
+
+def resolved(graded: Graded, verdict: float | str) -> Graded:
+    """`graded` with what symbolic comparison said: an accuracy, or a key of parse.KINDS."""
+    if verdict in parse.OURS:
+        return failed(verdict)
+    if isinstance(verdict, str):
+        untagged = graded.failure == "no_answer_tags" and verdict != "bad_truth"
+        return graded._replace(failure=graded.failure if untagged else verdict, pending=None)
+    return graded._replace(accuracy=verdict, pending=None)
+
+
+def failed(kind: str) -> Graded:
+    """The score where the scoring failed: all 0."""
+    return Graded(0.0, 0.0, 0.0, kind)
+
+
+def no_structure(answer: str, truth: str, data_type: str = "image") -> float:
+    """0.5 for anything: the problem type asks for no JSON shape."""
+    return 0.5
+
+
+def truth_problem(answer: Any, problem_type: str, data_type: str = "image") -> str | None:
+    """Why a row's answer cannot be scored against (None: it can); in-process checks only.
+
+    An answer that does not get accuracy 1 against itself cannot be reached by any response.
+    Raises:
+      ValueError: an unknown problem type.
+    """
+    name = canonical(problem_type)
+    truth = parse.truth(answer)
+    where = f"answer {truth[:80]!r} of a row of problem type {name!r}"
+    try:
+        itself = REWARDS[name].accuracy(truth, truth, data_type)
+    except parse.Unscorable as problem:
+        return f"{where}: {problem.__cause__ or problem}"
+    return None if itself in (None, 1.0) else f"{where} scores {itself} on itself"
+
+
+def canonical(problem_type: str) -> str:
+    """The key of REWARDS that equals `problem_type`, case and outer white space aside.
+
+    Raises:
+      ValueError: there is none.
+    """
+    name = str(problem_type).strip()
+    if name in REWARDS:
+        return name
+    known = {key.lower(): key for key in REWARDS}
+    if name.lower() in known:
+        return known[name.lower()]
+    tables.lookup(REWARDS, name, kind="problem_type")
+    raise AssertionError
+
+
+def task_of(task_type: str | None, problem_type: str, data_type: str = "image") -> str:
+    """The task of a row, for advantages, shaping and metrics.
+
+    Its `task_type`, one of TASKS, where it has one; else (OneThinker's own files) its problem type,
+    segmentation split by data type ("segmentation image").
+    Raises:
+      ValueError: an unknown task type; without one, an unknown problem type.
+    """
+    if isinstance(task_type, str) and task_type.strip():
+        name = task_type.strip().lower()
+        if name in TASKS:
+            return name
+        tables.lookup(dict.fromkeys(TASKS), name, kind="task_type")
+    name = canonical(problem_type)
+    if name != "segmentation":
+        return name
+    return "segmentation video" if data_type == "video" else "segmentation image"
+
+
+TASKS = (
+    "spatial_grounding",
+    "spatial_reasoning",
+    "general_vqa_science_stem",
+    "math_reasoning",
+    "chart_figure_qa",
+    "ocr",
+)
+# problem_type -> what scores it
+REWARDS: dict[str, Reward] = {
+    "multiple choice": Reward(answers.multiple_choice, no_structure),
+    "numerical": Reward(answers.numerical, no_structure),
+    "regression": Reward(answers.regression, no_structure),
+    "math": Reward(math.equal_if_plain, no_structure, symbolic=True),
+    "OCR": Reward(text.ocr, no_structure),
+    "open-ended": Reward(rouge.open_ended, no_structure),
+    "spatial grounding": Reward(boxes.spatial_grounding, boxes.box_structure),
+    "temporal grounding": Reward(frames.temporal_grounding, frames.span_structure),
+    "spatial-temporal grounding": Reward(
+        frames.spatial_temporal_grounding, frames.spatial_temporal_structure
+    ),
+    "tracking": Reward(frames.tracking, frames.tracking_structure),
+    "segmentation": Reward(boxes.segmentation, boxes.segmentation_structure),
+}
+# The same by the authors' code.
+RELEASE: dict[str, Reward] = {
+    "multiple choice": Reward(release.multiple_choice, no_structure),
+    "numerical": Reward(release.numerical, no_structure),
+    "regression": Reward(release.regression, no_structure),
+    "math": Reward(math.equal_if_plain, no_structure, symbolic=True),
+    "OCR": Reward(release.ocr, no_structure),
+    "open-ended": Reward(release.open_ended, no_structure),
+    "spatial grounding": Reward(release.spatial_grounding, release.structure(release.has_box)),
+    "temporal grounding": Reward(release.temporal_grounding, release.structure(release.has_span)),
+    "spatial-temporal grounding": Reward(
+        release.spatial_temporal_grounding, release.frames_structure(release.has_span_and_frames)
+    ),
+    "tracking": Reward(release.tracking, release.frames_structure(release.has_frames)),
+    "segmentation": Reward(release.segmentation, release.structure(release.has_target)),
+}
+MODES = {
+    "sound": Mode(parse.response, REWARDS),
+    "release": Mode(release.response, RELEASE),
+}
