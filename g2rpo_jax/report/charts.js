@@ -35,7 +35,7 @@ function smooth(values, width) {
 function ticks(low, high, count) {
   const rough = (high - low) / count;
   const unit = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((m) => m * unit).find((m) => m >= rough);
+  const step = [1, 2, 2.5, 5, 10].map((m) => m * unit).find((m) => m >= rough);
   const out = [];
   for (let i = Math.ceil(low / step); i * step <= high + step * 1e-9; i += 1) out.push(i * step);
   return out;
@@ -155,7 +155,8 @@ class Chart {
     const width = this.svg.clientWidth;
     const left = x < width / 2 ? x + 22 : x - this.tip.offsetWidth - 2;
     this.tip.style.left = `${Math.max(0, Math.min(left, this.node.clientWidth - this.tip.offsetWidth))}px`;
-    this.tip.style.top = `${this.svg.offsetTop + 4}px`;
+    const above = this.svg.getBoundingClientRect().top - this.node.getBoundingClientRect().top;
+    this.tip.style.top = `${above + 4}px`;
   }
 
   unpoint() {

@@ -51,23 +51,22 @@ def fates(got: Collected, adv_PG: np.ndarray | None, filter_config: FilterConfig
 def choose(rows: list[Fate], count: int, step: int) -> list[Fate]:
     """At most `count` rows, spread over tasks; within a task trained and other rows take turns.
 
-    Depends on its arguments alone; the task that comes first moves on with the step, so that all
-    get their turn where there are more tasks than `count`.
+    Drawn by the step alone: which task comes first, and in which tasks (a third of them) a row that
+    was not trained on comes first.
     """
+    draw = np.random.default_rng(step)
     queues: dict[str, list[Fate]] = {}
-    for task in sorted({f.row.example.task for f in rows}):
+    for task in draw.permutation(sorted({f.row.example.task for f in rows})).tolist():
         own = [f for f in rows if f.row.example.task == task]
         halves = [[f for f in own if f.fate == "trained"], [f for f in own if f.fate != "trained"]]
+        if draw.random() < 1 / 3:
+            halves.reverse()
         queues[task] = []
         while any(halves):
             queues[task] += [half.pop(0) for half in halves if half]
-    tasks = list(queues)
-    if tasks:
-        shift = (step * count) % len(tasks)
-        tasks = tasks[shift:] + tasks[:shift]
     chosen: list[Fate] = []
     while len(chosen) < count and any(queues.values()):
-        chosen += [queues[task].pop(0) for task in tasks if queues[task]]
+        chosen += [queue.pop(0) for queue in queues.values() if queue]
     return chosen[:count]
 
 

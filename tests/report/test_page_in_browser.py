@@ -191,6 +191,10 @@ def test_curves_tell_values_and_tasks_can_be_hidden(chrome, page):
     chrome.settle()
     told = chrome.value(f"{chart}.querySelector('.tip').innerText")
     assert "step 6" in told and "ocr" in told and "0.53" in told
+    inside = "r.top >= c.top && r.left >= c.left && r.right <= c.right + 1"
+    rectangles = f"({chart}.querySelector('.tip').getBoundingClientRect(), "
+    rectangles += f"{chart}.getBoundingClientRect())"
+    assert chrome.value(f"((r, c) => {inside}){rectangles}")
     chrome.value("document.querySelector('.chip[data-task=ocr]').click()")
     chrome.value(f"{plot}.focus()")
     chrome.key("End")

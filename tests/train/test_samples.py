@@ -77,12 +77,13 @@ def test_never_more_rows_than_asked_for_and_none_twice(count):
     assert samples.choose([], count, step=1) == []
 
 
-def test_every_task_gets_its_turn_where_there_are_more_than_rows():
-    rows = fates_of({(task, "trained"): 4 for task in "abcdefg"})
-    seen = collections.Counter(
-        f.row.example.task for step in range(1, 8) for f in samples.choose(rows, 2, step)
-    )
-    assert set(seen.values()) == {2}
+def test_every_task_and_both_kinds_of_row_get_their_turn_over_the_steps():
+    rows = fates_of({(task, fate): 4 for task in "abcdefg" for fate in ("trained", "all right")})
+    chosen = [f for step in range(0, 2000, 10) for f in samples.choose(rows, 2, step)]
+    tasks = collections.Counter(f.row.example.task for f in chosen)
+    assert set(tasks) == set("abcdefg") and min(tasks.values()) > 30  # 57 expected
+    trained = sum(f.fate == "trained" for f in chosen) / len(chosen)
+    assert 0.55 < trained < 0.78  # two thirds expected
 
 
 def test_a_vanished_picture_is_said_to_be_missing(tmp_path):
