@@ -7,24 +7,8 @@ from g2rpo_jax.parallel.mesh import MeshConfig
 from g2rpo_jax.rewards import RewardConfig
 from g2rpo_jax.rollout.sampler import SamplingConfig
 
-# Fields of the data section that belong to training's stream of rows: evaluation reads benchmarks.
-ROW_FIELDS = (
-    "image_dir",
-    "template",
-    "min_pixels",
-    "max_pixels",
-    "max_image_pixels",
-    "allow_outside_paths",
-    "video_fps",
-    "video_min_frames",
-    "video_max_frames",
-    "video_frame_pixels",
-    "video_max_pixels",
-    "video_max_seconds",
-    "prompt_tokens",
-    "patches",
-    "max_bad_share",
-)
+# Fields of the data section that are training's: evaluation reads benchmarks, each row once.
+TRAINING_FIELDS = ("train", "test", "workers", "prefetch")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,22 +86,19 @@ class EvalSettings:
             )
         if not 0.0 < self.right_from <= 1.0:
             raise ValueError(f"right_from={self.right_from} must lie in (0, 1]")
-        default = DataConfig()
-        for field in dataclasses.fields(DataConfig):
-            if field.name in ROW_FIELDS:
-                continue
-            if getattr(self.data, field.name) != getattr(default, field.name):
+        for name in TRAINING_FIELDS:
+            if getattr(self.data, name) != getattr(DataConfig, name):
                 raise ValueError(
-                    f"data.{field.name} is training's: an evaluation reads its rows from "
+                    f"data.{name} is training's: an evaluation reads its rows from "
                     "benchmarks=NAME:FILE"
                 )
 
     def fingerprint(self) -> dict:
         """What decides the responses and their scores, as plain values: predictions made under
         other settings are not mixed with these."""
-        data = {name: getattr(self.data, name) for name in ROW_FIELDS if hasattr(self.data, name)}
-        for name in ("max_bad_share", "image_dir"):
-            data.pop(name)
+        data = dataclasses.asdict(self.data)
+        for name in (*TRAINING_FIELDS, "max_bad_share", "image_dir"):
+            del data[name]
         return {
             "rows": self.rows,
             "samples": self.samples,

@@ -1,4 +1,4 @@
-"""Predictions on disk: what was written stays, what was cut off is made again, strangers are told."""
+"""Predictions on disk: what is written stays, what was cut off is made again."""
 
 import json
 
