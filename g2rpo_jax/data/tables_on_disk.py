@@ -7,6 +7,7 @@ import itertools
 import os
 import shutil
 import tempfile
+import threading
 import weakref
 from collections.abc import Iterable
 
@@ -19,7 +20,7 @@ from g2rpo_jax.data.example import BadRow
 from g2rpo_jax.data.sources import Classify, Reopened
 
 GROUP_BYTES = 32 << 20  # larger row groups are too slow to read for one row
-CACHE_BYTES = 256 << 20  # decoded row groups kept, of one file
+CACHE_BYTES = 256 << 20  # decoded row groups kept in a process
 COPY_BYTES = 8 << 20  # rows copied at a time
 KIND_COLUMNS = ("problem_type", "task_type", "data_type")
 
@@ -99,7 +100,7 @@ class ParquetRows(_Table):
 
     def __init__(self, path: str, folder: str, classify: Classify):
         super().__init__(path, folder)
-        file, _, _ = self.opened
+        file, _ = self.opened
         codes = []
         try:
             columns = _kind_columns(file.schema_arrow.names)
@@ -111,31 +112,54 @@ class ParquetRows(_Table):
             raise self._damaged(error) from None
         self.codes = np.array(codes, np.int16)
 
-    def _open(self) -> tuple[pq.ParquetFile, collections.OrderedDict, list[int]]:
+    def _open(self) -> tuple[pq.ParquetFile, list[int]]:
+        """(file, first row of each group and the number of all)."""
         try:
             file = pq.ParquetFile(self.path)
         except (pa.ArrowException, OSError) as error:
             raise self._damaged(error) from None
         meta = file.metadata
-        sizes = (meta.row_group(i).num_rows for i in range(meta.num_row_groups))
-        return file, collections.OrderedDict(), _starts(sizes)
+        return file, _starts(meta.row_group(i).num_rows for i in range(meta.num_row_groups))
 
     def raw(self, row: int) -> dict:
-        file, kept, starts = self.opened
+        file, starts = self.opened
         which = bisect.bisect_right(starts, row) - 1
-        with self._lock:  # also: a ParquetFile is no one's to share
-            table = kept.get(which)
-            if table is None:
-                try:
+        table = GROUPS.get((self.path, which))
+        if table is None:
+            try:
+                with self._lock:  # a ParquetFile is for one thread at a time
                     table = file.read_row_group(which, use_threads=False)
-                except (pa.ArrowException, OSError) as error:
-                    message = f"{self.where(row)}: its row group cannot be read ({error})"
-                    raise BadRow("broken_row", message) from None
-                kept[which] = table
-            kept.move_to_end(which)
-            while len(kept) > 1 and sum(t.nbytes for t in kept.values()) > CACHE_BYTES:
-                kept.popitem(last=False)
+            except (pa.ArrowException, OSError) as error:
+                message = f"{self.where(row)}: its row group cannot be read ({error})"
+                raise BadRow("broken_row", message) from None
+            GROUPS.put((self.path, which), table)
         return self._one(table, row - starts[which], row)
+
+
+class _Groups:
+    """The row groups read last, of all files, up to a number of bytes."""
+
+    def __init__(self, most: int):
+        self._most, self._bytes, self._lock = most, 0, threading.Lock()
+        self._kept: collections.OrderedDict[tuple, pa.Table] = collections.OrderedDict()
+
+    def get(self, key: tuple) -> pa.Table | None:
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+            return None
+
+    def put(self, key: tuple, table: pa.Table) -> None:
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = table
+                self._bytes += table.nbytes
+            while len(self._kept) > 1 and self._bytes > self._most:
+                self._bytes -= self._kept.popitem(last=False)[1].nbytes
+
+
+GROUPS = _Groups(CACHE_BYTES)
 
 
 def parquet(path: str, folder: str, classify: Classify) -> _Table:
