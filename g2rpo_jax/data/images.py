@@ -119,7 +119,12 @@ def to_patches(
     # The library resizes always; without a change of size Pillow's result is the same picture.
     if (height, width) != (image.height, image.width):
         image = image.resize((width, height), resample=settings.resample)
-    values = normalised(np.asarray(image), settings)
+    # The same roundings as the library's: double for the scale, single from there on. Channels
+    # first, so that the inner loops are long.
+    pixels = np.asarray(image).transpose(2, 0, 1).astype(np.float64, order="C")
+    values = (pixels * settings.rescale_factor).astype(np.float32)
+    values -= np.float32(settings.mean).reshape(3, 1, 1)
+    values /= np.float32(settings.std).reshape(3, 1, 1)
     patch, merge, frames = settings.patch_size, settings.merge_size, settings.temporal_patch_size
     rows, columns = height // patch, width // patch
     values = values.reshape(3, rows // merge, merge, patch, columns // merge, merge, patch)
@@ -128,19 +133,6 @@ def to_patches(
     )  # rows, columns, row in, column in, channel, y, x
     values = np.broadcast_to(values[:, :, :, :, :, None], (*values.shape[:5], frames, patch, patch))
     return values.reshape(rows * columns, 3 * frames * patch * patch), (1, rows, columns)
-
-
-def normalised(pixels: np.ndarray, settings: ImageSettings) -> np.ndarray:
-    """Pixels uint8 [..., height, width, 3] as float32 [..., 3, height, width] around zero.
-
-    The same roundings as the library's: double for the scale, single from there on. Channels
-    first, so that the inner loops are long.
-    """
-    values = np.moveaxis(pixels, -1, -3).astype(np.float64, order="C")
-    values = (values * settings.rescale_factor).astype(np.float32)
-    values -= np.float32(settings.mean).reshape(3, 1, 1)
-    values /= np.float32(settings.std).reshape(3, 1, 1)
-    return values
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

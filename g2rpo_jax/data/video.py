@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from g2rpo_jax.data.example import BadRow
-from g2rpo_jax.data.images import MAX_ASPECT, ImageSettings, normalised, to_rgb
+from g2rpo_jax.data.images import MAX_ASPECT, ImageSettings, to_rgb
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,10 +168,23 @@ def to_patches(clip: Clip, settings: VideoSettings) -> tuple[np.ndarray, tuple[i
         (time, rows // merge, columns // merge, merge, merge, 3, depth, patch, patch), np.float32
     )
     for t in range(time):  # one step at a time: the float copy of a whole video is large
-        part = normalised(frames[t * depth : (t + 1) * depth], image)
+        part = _normalised(frames[t * depth : (t + 1) * depth], image)
         part = part.reshape(depth, 3, rows // merge, merge, patch, columns // merge, merge, patch)
         values[t] = part.transpose(2, 5, 3, 6, 1, 0, 4, 7)
     return values.reshape(time * rows * columns, -1), (time, rows, columns)
+
+
+def _normalised(frames: np.ndarray, image: ImageSettings) -> np.ndarray:
+    """Frames uint8 [F, height, width, 3] as float32 [F, 3, height, width] around zero.
+
+    Scale and shift in one, in single precision, as the library's video half does it; its image half
+    takes two steps, with other roundings.
+    """
+    full = np.float32(1 / image.rescale_factor)
+    values = np.moveaxis(frames, -1, 1).astype(np.float32, order="C")
+    values -= (np.float32(image.mean) * full).reshape(3, 1, 1)
+    values /= (np.float32(image.std) * full).reshape(3, 1, 1)
+    return values
 
 
 def timestamps(clip: Clip, settings: VideoSettings) -> list[float]:

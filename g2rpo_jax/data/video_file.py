@@ -22,6 +22,7 @@ OPTIONS = {
 }
 MOST_FRAME_PIXELS = 2**26
 SECONDS_AHEAD = 2.0  # a wanted frame nearer than this is decoded up to, without a look for a jump
+SAME = 0.2  # frames this near to a wanted moment, in mean frame lengths, are the wanted ones
 BROKEN_PACKETS = 16  # so many undecodable packets are passed over; more, and the file is broken
 SILENT_PACKETS = 1000  # so many packets in a row without a picture, likewise
 DECODE_THREADS = 2  # a reader runs beside others: all cores, the library's choice, is too many
@@ -43,8 +44,11 @@ def read(source: str | bytes, settings: video.VideoSettings, name: str = "video"
             return _Reader(container, settings, name).clip()
     except BadRow:
         raise
-    except av.error.InvalidDataError:
-        raise BadRow("not_a_video", f"{name} is no video of a known format") from None
+    # How the libraries say that nothing among the allowed formats fits.
+    except (av.error.InvalidDataError, av.error.ArgumentError) as error:
+        raise BadRow(
+            "not_a_video", f"{name} is no video of a known format, or cut off ({error.strerror})"
+        ) from None
     # Damaged files fail anywhere in the libraries behind: FFmpegError, ValueError, MemoryError, ...
     except Exception as error:
         raise BadRow(
@@ -119,55 +123,57 @@ class _Reader:
         indices, frames = zip(*taken, strict=True)
         return video.Clip(np.stack(frames), np.array(indices) / self.rate, self.size)
 
-    def _take(self, wanted: list[int]) -> list[tuple[int, np.ndarray]]:
+    def _take(self, wanted: list[int]) -> list[tuple[float, np.ndarray]]:
         """(number, resized frame) of each wanted number, in rising order."""
-        taken, last, before, jumped = [], -1, None, False
+        taken, place, before, jumped = [], -1.0, None, False
         frames = self._frames()
-        self._jump(last, wanted[0])
+        self._jump(place, wanted[0])
         while len(taken) < len(wanted):
             frame = next(frames, None)
             if frame is None:
-                return self._short(taken, last, before)
-            last = self._number(frame, last)
-            if jumped and last > wanted[len(taken)]:
+                return self._short(taken, place, before)
+            place = self._place(frame, place)
+            if jumped and place > wanted[len(taken)] + SAME:
                 raise _LandedLate
             jumped = False
-            while len(taken) < len(wanted) and wanted[len(taken)] <= last:
+            while len(taken) < len(wanted) and place >= wanted[len(taken)] - SAME:
                 number = wanted[len(taken)]
-                shown = frame if number == last or before is None else before
+                # Past the wanted moment, what is shown at it is the frame before.
+                shown = frame if place <= number + SAME or before is None else before
                 taken.append((number, self._upright(shown)))
             before = frame
-            if len(taken) < len(wanted) and self._jump(last, wanted[len(taken)]):
+            if len(taken) < len(wanted) and self._jump(place, wanted[len(taken)]):
                 frames, jumped, before = self._frames(), True, None
         return taken
 
-    def _short(self, taken: list, last: int, before) -> list:
+    def _short(self, taken: list, place: float, before) -> list:
         """What is taken when the file ends early: its last frame stands for the ones missing."""
-        if last + 1 < 0.9 * self.total:
+        if place + 1 < 0.9 * self.total:
             raise self.bad(
                 "truncated_video",
-                f"ends after {last + 1} of {self.total} frames; it may be cut off: fetch it again",
+                f"ends after {place + 1:.0f} of {self.total} frames; it may be cut off: fetch it "
+                "again",
             )
-        if before is not None and (not taken or taken[-1][0] < last):
-            taken.append((last, self._upright(before)))
+        if before is not None and (not taken or taken[-1][0] < place - SAME):
+            taken.append((place, self._upright(before)))
         return taken
 
-    def _number(self, frame, last: int) -> int:
-        """Which frame of the video this is, by its time."""
+    def _place(self, frame, last: float) -> float:
+        """Where in the video a frame stands, by its time, in frames of the mean rate."""
         if frame.pts is None:
             self.jumps = False  # without times there is no telling where a jump lands
             return last + 1
-        return max(last, round(float((frame.pts - self.start) * self.stream.time_base) * self.rate))
+        return max(last, float((frame.pts - self.start) * self.stream.time_base) * self.rate)
 
-    def _jump(self, last: int, number: int) -> bool:
-        """Moves on to the key frame before frame `number`, if one lies beyond frame `last`."""
-        if not self.jumps or number - last <= SECONDS_AHEAD * self.rate:
+    def _jump(self, place: float, number: int) -> bool:
+        """Moves on to the key frame before frame `number`, if one lies beyond `place`."""
+        if not self.jumps or number - place <= SECONDS_AHEAD * self.rate:
             return False
         entries, base = self.stream.index_entries, self.stream.time_base
         # A frame earlier than wanted: key frames are listed by the time of decoding.
         goal = self.start + int((number - 1) / self.rate / base)
-        place = entries.search_timestamp(goal, backward=True)
-        if place < 0 or (entries[place].timestamp - self.start) * base * self.rate <= last + 1:
+        key = entries.search_timestamp(goal, backward=True)
+        if key < 0 or (entries[key].timestamp - self.start) * base * self.rate <= place + 1:
             return False
         self.container.seek(goal, stream=self.stream)
         return True
@@ -200,7 +206,7 @@ class _Reader:
         if frame.width * frame.height > MOST_FRAME_PIXELS:
             raise self.bad("video_too_large", f"has frames of {frame.width} x {frame.height}")
         pixels = frame.to_ndarray(format="rgb24")
-        pixels = np.rot90(pixels, round(frame.rotation / 90))
+        pixels = np.rot90(pixels, round(_rotation(frame) / 90))
         if not hasattr(self, "size"):
             self.size = pixels.shape[:2]
             wanted = len(video.sample(self.total, self.rate, self.settings))
@@ -211,6 +217,11 @@ class _Reader:
         return video.resized(
             np.ascontiguousarray(pixels), *self.fitted, self.settings.image.resample
         )
+
+
+def _rotation(frame) -> int:
+    """Degrees, counter-clockwise, that the frame is to be turned by to be shown."""
+    return frame.rotation
 
 
 class _LandedLate(Exception):
