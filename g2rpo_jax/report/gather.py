@@ -68,20 +68,23 @@ def run_data(run: Path, defaults: dict | None, samples: int, picture_bytes: int)
     config = json_file(run / "config.json")
     curves, last = curve_data(run / "metrics.jsonl")
     host = _newest_host_state(run)
+    skipped = _object(host.get("skipped_rows"))
     rows, pictures, notes = sample_data(run, samples, picture_bytes)
-    configured = config.get("tasks")
-    configured = list(configured) if isinstance(configured, dict) else []
-    logged = sorted({task for curve in curves for task in curve["series"]} - {"", *configured})
+    logged = {task for curve in curves for task in curve["series"]} - {""}
+    # In the configuration's order; it may have tasks that the data have no row of.
+    configured = [task for task in _object(config.get("tasks")) if task in logged]
     return {
         "name": run.resolve().name,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        "tasks": configured + logged,
+        "tasks": configured + sorted(logged - {*configured}),
         "standing": _standing(run, summary, config, host, last),
         "description": _description(run),
         "outcome": outcome(summary, curves, config),
         "curves": curves,
         "thinned": math.ceil(last["rows"] / MAX_POINTS) if last["rows"] > MAX_POINTS else 1,
         "skipped": _counts(summary.get("rows_skipped") or host.get("skipped") or {}),
+        "skipped_files": _counts(summary.get("rows_skipped_by_file") or _rows_by_file(host)),
+        "skipped_first": _complaints(summary.get("rows_skipped_first") or skipped.get("messages")),
         "skipped_total": last["numbers"].get("data/skipped"),
         "failures": _counts(summary.get("reward_failures") or host.get("failures") or {}),
         "failures_total": last["numbers"].get("reward/failures"),
@@ -209,6 +212,24 @@ def _newest_host_state(run: Path) -> dict:
     if not steps:
         return {}
     return json_file(folder / max(steps, key=int) / "host" / "metadata")
+
+
+def _object(value: object) -> dict:
+    return value if isinstance(value, dict) else {}
+
+
+def _rows_by_file(host: dict) -> dict:
+    """Counts by file and reason from a checkpoint, which has the numbers of the rows."""
+    files = _object(_object(host.get("skipped_rows")).get("rows"))
+    return {
+        file: {kind: len(rows) for kind, rows in _object(kinds).items() if isinstance(rows, list)}
+        for file, kinds in files.items()
+    }
+
+
+def _complaints(messages: object) -> list[str]:
+    listed = messages if isinstance(messages, list) else []
+    return [text for message in listed[:20] if (text := _text(message, 1000))]
 
 
 def _counts(counts: dict, prefix: str = "") -> list[list]:

@@ -123,15 +123,21 @@ function showOutcome() {
 }
 
 function showProblems() {
-  const table = (title, total, counts, none, meaning) => h("div", {},
+  const list = (counts, meaning) => h("table", { class: "counts" }, counts.map(([kind, count]) =>
+    h("tr", {}, h("td", {}, count.toLocaleString("en")),
+      h("td", {}, h("b", {}, kind), meaning[kind] ? ` – ${meaning[kind]}` : ""))));
+  const table = (title, total, counts, none, meaning, ...more) => h("div", {},
     h("h3", {}, title, isNumber(total) ? `: ${total.toLocaleString("en")}` : ""),
     counts.length
-      ? h("table", { class: "counts" }, counts.map(([kind, count]) =>
-        h("tr", {}, h("td", {}, count.toLocaleString("en")),
-          h("td", {}, h("b", {}, kind), meaning[kind] ? ` – ${meaning[kind]}` : ""))))
-      : h("p", { class: "note" }, total > 0 ? "By kind: not recorded yet (a checkpoint or the end of the run tells)." : none));
+      ? list(counts, meaning)
+      : h("p", { class: "note" }, total > 0 ? "By kind: not recorded yet (a checkpoint or the end of the run tells)." : none),
+    ...more);
+  const files = DATA.skipped_files.length ? h("details", {}, h("summary", {}, "By file"), list(DATA.skipped_files, {})) : null;
+  const first = DATA.skipped_first.length
+    ? h("details", {}, h("summary", {}, `The first ${DATA.skipped_first.length}, in words`), h("pre", {}, DATA.skipped_first.join("\n")))
+    : null;
   body("problems").append(h("div", { class: "pair" },
-    table("Rows skipped", DATA.skipped_total, DATA.skipped, "No row was skipped.", {}),
+    table("Rows skipped", DATA.skipped_total, DATA.skipped, "No row was skipped.", {}, files, first),
     table("Responses whose answer could not be read or scored", DATA.failures_total, DATA.failures,
       "Every response could be read and scored.", DATA.meanings)));
 }

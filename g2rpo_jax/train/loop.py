@@ -49,7 +49,7 @@ def run(
         first, evaluations, earlier_s = _restore(trainer, checkpoints)
     (workdir / "config.json").write_text(json.dumps(to_plain(config), indent=1) + "\n")
     described = trainer.describe()
-    (workdir / "description.txt").write_text(described + "\n")
+    (workdir / "description.txt").write_text(described + "\n", encoding="utf-8", errors="replace")
     say(described)
     writer = metrics.Writer(workdir, start=first + 1, tensorboard=config.log.tensorboard)
     sample_log = report.SampleLog(workdir, start=first + 1)
@@ -88,6 +88,7 @@ def run(
         "compile": {"count": compiles.count, "seconds": round(compiles.seconds, 2)},
         "rows_skipped": trainer.skips.by_reason,
         "rows_skipped_by_file": trainer.skips.by_file,
+        "rows_skipped_first": trainer.skips.messages,
         "reward_failures": dict(trainer.scorer.failures),
         "evaluations": _keyed(evaluations),
     }

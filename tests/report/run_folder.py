@@ -98,7 +98,7 @@ def make(folder: Path, steps: int = 6) -> Path:
     (folder / "description.txt").write_text(
         "model     assets/tiny: 681,200 parameters\ndevices   2 x cpu, mesh data 2\n"
     )
-    tasks = list(config.tasks)
+    tasks = list(embedded.TASKS)  # fewer than the configuration has
     write_metrics(folder, tasks, steps)
     log = report.SampleLog(folder, start=1)
     for step in range(1, steps + 1):
@@ -143,6 +143,8 @@ def write_summary(folder: Path, tasks: list[str], steps: int, finished: bool = T
             "after": {task: 0.5 for task in tasks} | {"mean": 0.5},
             "compile": {"count": 39, "seconds": 20.0},
             "rows_skipped": {"missing_image": 2, "prompt_too_long": 1},
+            "rows_skipped_by_file": {"rows.json": {"missing_image": 2, "prompt_too_long": 1}},
+            "rows_skipped_first": ["rows.json row 3: image a.png does not exist"],
             "reward_failures": {"no_json": 1, "no_box": 1},
         },
     )

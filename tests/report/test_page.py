@@ -51,6 +51,11 @@ def test_a_finished_run_shows_outcome_counts_and_standing(finished):
     # The mean of six tasks with an error of 0.02 each.
     assert outcome["mean"]["after_error"] == pytest.approx(0.02 / 6**0.5, rel=1e-3)
     assert data["skipped"] == [["missing_image", 2], ["prompt_too_long", 1]]
+    assert data["skipped_files"] == [
+        ["rows.json: missing_image", 2],
+        ["rows.json: prompt_too_long", 1],
+    ]
+    assert data["skipped_first"] == ["rows.json row 3: image a.png does not exist"]
     assert data["skipped_total"] == 3 and data["meanings"]["no_json"]
     assert data["config"]["steps"] == 230 and data["defaults"]["steps"] == 0
     assert len(data["tasks"]) == 6 and "devices" in data["description"]
@@ -130,7 +135,8 @@ def test_an_interrupted_and_a_running_run(tmp_path):
     (folder / "summary.json").unlink()
     host = folder / "checkpoints" / "3" / "host"
     host.mkdir(parents=True)
-    saved = {"wall_s": 12.5, "skipped": {"a": {"x.json": 2}}, "failures": {"no_box": 7}}
+    saved = {"wall_s": 12.5, "skipped": {"a": 2}, "failures": {"no_box": 7}}
+    saved["skipped_rows"] = {"rows": {"x.json": {"a": [5, 9]}}, "messages": ["row 5"]}
     (host / "metadata").write_text(json.dumps(saved))
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 5, "reward/acc')
@@ -143,7 +149,8 @@ def test_an_interrupted_and_a_running_run(tmp_path):
         "compile": None,
         "last_written": 0,
     }
-    assert data["skipped"] == [["a: x.json", 2]] and data["failures"] == [["no_box", 7]]
+    assert data["skipped"] == [["a", 2]] and data["failures"] == [["no_box", 7]]
+    assert data["skipped_files"] == [["x.json: a", 2]] and data["skipped_first"] == ["row 5"]
     outcome = {row["task"]: row for row in data["outcome"]["rows"]}
     assert outcome["mean"]["before"] == 0.3 and outcome["mean"]["after"] == 0.5
 
