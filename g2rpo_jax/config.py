@@ -20,7 +20,7 @@ from g2rpo_jax.advantages import ESTIMATORS, AdvantageConfig
 from g2rpo_jax.data.settings import DataConfig
 from g2rpo_jax.objectives import AGGREGATIONS, OBJECTIVES, ObjectiveConfig
 from g2rpo_jax.parallel.mesh import MeshConfig
-from g2rpo_jax.rewards import TASKS, RewardConfig
+from g2rpo_jax.rewards import TASKS, TYPE_TASKS, RewardConfig
 from g2rpo_jax.rollout.sampler import SamplingConfig
 from g2rpo_jax.shaping import ENTROPY_ESTIMATORS
 
@@ -129,8 +129,8 @@ class ShapingConfig:
 
     Attributes:
       length_weight: share of the accuracy weight that goes to the length reward.
-      length_min_accuracy: the length reward is 0 for responses whose accuracy is below this (0: paid
-        to all, as in the paper; 1: only where the answer is wholly right).
+      length_min_accuracy: responses less accurate than this get no length reward (0: all get it, as
+        in the paper; 1: only wholly right ones).
       entropy_weight: weight of the entropy envelope in the loss.
       entropy_estimator: exact, sampled (the release's; zero expected gradient on-policy), score.
     """
@@ -269,7 +269,7 @@ class LogConfig:
 
 
 def _default_tasks() -> dict[str, TaskConfig]:
-    return {task: TaskConfig() for task in TASKS}
+    return {task: TaskConfig() for task in (*TASKS, *TYPE_TASKS)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from g2rpo_jax import rewards
+
 IMAGE_MARKER = "<image>"
 VIDEO_MARKER = "<video>"
 Media = str | bytes | Image.Image
@@ -53,3 +55,9 @@ class Example:
     videos: tuple[Media, ...] = ()
     thinking: str = ""
     where: str = ""
+
+    def item(self, response: str) -> rewards.Item:
+        """What a Scorer takes to score one response to this row."""
+        return rewards.Item(
+            response, self.answer, self.problem_type, self.data_type, self.task, self.problem
+        )

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from g2rpo_jax import rewards
+from g2rpo_jax import rewards, tables
 from g2rpo_jax.data import media, sources
 from g2rpo_jax.data.example import IMAGE_MARKER, VIDEO_MARKER, BadRow, Example, Media
 from g2rpo_jax.data.settings import DataConfig
@@ -71,7 +71,9 @@ class RowSet:
         if self._allowed is not None and example.task not in self._allowed:
             raise BadRow(
                 "unknown_task",
-                f"{where}: task {example.task!r} is not in the configuration's `tasks`",
+                f"{where}: task {example.task!r} is not in the configuration's `tasks`"
+                f"{tables.nearest(example.task, self._allowed)} Mend the row's task_type, leave "
+                "the field out (then the problem type is the task), or add the task there",
             )
         return example
 
@@ -316,11 +318,7 @@ def _kinds(raw: dict, data_type: str, where: str) -> tuple[str, str]:
         problem_type = rewards.canonical(raw.get("problem_type"))
     except ValueError as error:
         raise BadRow("unknown_problem_type", f"{where}: {error}") from None
-    try:
-        return problem_type, rewards.task_of(task_type, problem_type, data_type)
-    except ValueError as error:
-        message = f"{where}: {error} Without the field, the problem type is the task."
-        raise BadRow("unknown_task", message) from None
+    return problem_type, rewards.task_of(task_type, problem_type, data_type)
 
 
 def _answer(raw: dict, where: str) -> str:

@@ -56,10 +56,7 @@ def evaluate(
         answered = respond(engine, params, [p for _, p in part], prompts, pack, decode)
         said = [group[0] for group in answered]
         scores = scorer.score_batch(
-            [
-                (response.text, example.answer, example.problem_type, example.data_type)
-                for response, (example, _) in zip(said, part, strict=True)
-            ]
+            [example.item(response.text) for response, (example, _) in zip(said, part, strict=True)]
         )
         for (example, _), response, score in zip(part, said, scores, strict=True):
             results.setdefault(example.task, []).append(

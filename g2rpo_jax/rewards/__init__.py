@@ -13,11 +13,20 @@ import functools
 
 from g2rpo_jax.rewards.scorer import Scorer
 from g2rpo_jax.rewards.settings import Item, RewardConfig, Score, TaskReward
-from g2rpo_jax.rewards.table import REWARDS, TASKS, Reward, canonical, task_of, truth_problem
+from g2rpo_jax.rewards.table import (
+    REWARDS,
+    TASKS,
+    TYPE_TASKS,
+    Reward,
+    canonical,
+    task_of,
+    truth_problem,
+)
 
 __all__ = [
     "REWARDS",
     "TASKS",
+    "TYPE_TASKS",
     "Item",
     "Reward",
     "RewardConfig",

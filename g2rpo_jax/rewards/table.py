@@ -146,22 +146,20 @@ def canonical(problem_type: str) -> str:
 def task_of(task_type: str | None, problem_type: str, data_type: str = "image") -> str:
     """The task of a row, for advantages, shaping and metrics.
 
-    Its `task_type`, one of TASKS, where it has one; else (OneThinker's own files) its problem type,
-    segmentation split by data type ("segmentation image").
+    Its `task_type` where it has one; else (OneThinker's own files) its problem type in lower case
+    with underscores, segmentation split by data type ("segmentation_image").
     Raises:
-      ValueError: an unknown task type; without one, an unknown problem type.
+      ValueError: without a task type, an unknown problem type.
     """
     if isinstance(task_type, str) and task_type.strip():
-        name = task_type.strip().lower()
-        if name in TASKS:
-            return name
-        tables.lookup(dict.fromkeys(TASKS), name, kind="task_type")
-    name = canonical(problem_type)
+        return task_type.strip().lower()
+    name = canonical(problem_type).lower().replace(" ", "_").replace("-", "_")
     if name != "segmentation":
         return name
-    return "segmentation video" if data_type == "video" else "segmentation image"
+    return "segmentation_video" if data_type == "video" else "segmentation_image"
 
 
+# The task types of OpenVLThinkerV2's rows, and the tasks that rows without one get besides.
 TASKS = (
     "spatial_grounding",
     "spatial_reasoning",
@@ -169,6 +167,18 @@ TASKS = (
     "math_reasoning",
     "chart_figure_qa",
     "ocr",
+)
+TYPE_TASKS = (
+    "multiple_choice",
+    "numerical",
+    "regression",
+    "math",
+    "open_ended",
+    "temporal_grounding",
+    "spatial_temporal_grounding",
+    "tracking",
+    "segmentation_image",
+    "segmentation_video",
 )
 # problem_type -> what scores it
 REWARDS: dict[str, Reward] = {

@@ -18,7 +18,7 @@ from g2rpo_jax.data.skips import Skips
 from g2rpo_jax.evaluate import TaskScore, evaluate
 from g2rpo_jax.parallel import mesh as meshes
 from g2rpo_jax.parallel import rules
-from g2rpo_jax.rewards import REWARDS, Scorer
+from g2rpo_jax.rewards import REWARDS, Scorer, TaskReward
 from g2rpo_jax.rollout.encoder import Encoder
 from g2rpo_jax.rollout.engine import Engine
 from g2rpo_jax.rollout.sampler import SamplingConfig
@@ -58,7 +58,8 @@ class Trainer:
         data = config.data
         self.feed = Feed(self.stream, train, self.encoder, self.skips, data.workers, data.prefetch)
         self.test = self._test_items() if config.eval.every else []
-        self.scorer = Scorer(config.reward)
+        asked = {name: TaskReward(t.reward, t.format_weight) for name, t in config.tasks.items()}
+        self.scorer = Scorer(config.reward, asked)
         self.surplus: list[Row] = []
 
         self.updates = self.steps * config.batch.minibatches
@@ -133,9 +134,7 @@ class Trainer:
         config = self.config
         sizes = [x.size for x in jax.tree.leaves(self.state.params)]
         drawn = self.feed.sample()
-        shown = self.processor.decode(drawn.prompt.input_ids)
-        grids = drawn.prompt.image_grid_thw
-        images = [] if grids is None else [f"{h}x{w} patches" for _, h, w in grids.tolist()]
+        shown = self.processor.show(drawn.prompt)
         mesh = " x ".join(f"{name} {size}" for name, size in self.mesh.shape.items())
         lines = [
             f"model     {config.model.directory}: {sum(sizes):,} parameters",
@@ -144,9 +143,8 @@ class Trainer:
             f"skipped {self.skips.total()} {self.skips.by_reason}",
             f"training  {self.steps} steps of {config.batch.prompts} prompts x {config.responses} "
             f"responses; advantage {config.advantage.name}, loss {config.objective.name}",
-            f"prompt    {len(drawn.prompt.input_ids)} tokens, images {images or 'none'}; without "
-            "special tokens it reads:",
-            *(f"          | {line}" for line in shown.strip().splitlines()),
+            f"prompt    {drawn.example.where}, as the model is given it",
+            *(f"          | {line}" for line in shown),
         ]
         return "\n".join(lines)
 
@@ -171,11 +169,7 @@ class Trainer:
         ]
         sampled = time.perf_counter()
         scores = self.scorer.score_batch(
-            [
-                (text, d.example.answer, d.example.problem_type, d.example.data_type)
-                for d, group in zip(drawn, texts, strict=True)
-                for text in group
-            ]
+            [d.example.item(text) for d, group in zip(drawn, texts, strict=True) for text in group]
         )
         clock["rollout"] += sampled - started
         clock["reward"] += time.perf_counter() - sampled

@@ -326,16 +326,22 @@ def test_a_near_miss_is_suggested():
         rewards.canonical("multiple choise")
 
 
+DATA_TYPES = ("image", "text", "video")
+
+
 def test_tasks():
     assert len(rewards.TASKS) == 6
     for task in rewards.TASKS:
-        assert rewards.task_of(task.upper(), "math") == task
+        assert rewards.task_of(f" {task.upper()} ", "math") == task
+    named = {rewards.task_of(None, name, data) for name in rewards.REWARDS for data in DATA_TYPES}
+    assert named <= {*rewards.TASKS, *rewards.TYPE_TASKS} and named > set(rewards.TYPE_TASKS)
     for absent in (None, "", " ", float("nan")):
-        assert rewards.task_of(absent, "ocr") == "OCR"
-        assert rewards.task_of(absent, "segmentation", "video") == "segmentation video"
-        assert rewards.task_of(absent, "segmentation") == "segmentation image"
-    with pytest.raises(ValueError, match="unknown task_type 'spatial_reasonin'.*spatial_reasoning"):
-        rewards.task_of("spatial_reasonin", "math")
+        assert rewards.task_of(absent, "ocr") == "ocr"
+        assert rewards.task_of(absent, "Spatial-temporal grounding") == "spatial_temporal_grounding"
+        assert rewards.task_of(absent, "segmentation", "video") == "segmentation_video"
+        assert rewards.task_of(absent, "segmentation") == "segmentation_image"
+    with pytest.raises(ValueError, match="unknown problem_type"):
+        rewards.task_of(None, "")
 
 
 def test_a_rows_answer_must_reach_full_accuracy_itself():
