@@ -24,6 +24,7 @@ from g2rpo_jax.data.example import BadRow
 
 IMAGE_TOKEN = "<|image_pad|>"
 VIDEO_TOKEN = "<|video_pad|>"
+REPEATED = re.compile(r"(<\|[^<|>]+\|>)\1+")
 VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
 
 
@@ -234,6 +235,21 @@ class Processor:
         """Token ids of `text`; special tokens written out in it count as such."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
+    def show(self, prompt: Prompt) -> list[str]:
+        """Lines that let a person see what the model is given: sizes of the media, then the text
+        with its special tokens, runs of one token as "<|image_pad|> x 64"."""
+        media_lines = [
+            f"{size.kind}, medium {i + 1}: {_by(size.pixels)} pixels (height x width) -> "
+            f"{_by(size.resized)} -> {_by(size.grid)} = {math.prod(size.grid)} patches -> {size.tokens} tokens"
+            + (f"; {size.frames} frames, {size.seconds:.1f} s" if size.kind == "video" else "")
+            for i, size in enumerate(prompt.media)
+        ]
+        visual = sum(size.tokens for size in prompt.media)
+        total = len(prompt.input_ids)
+        count = f"{total} tokens: {visual} of pictures and videos, {total - visual} of text"
+        text = self._tokenizer.decode([int(i) for i in prompt.input_ids], skip_special_tokens=False)
+        return [count, *media_lines, *REPEATED.sub(_counted, text).strip("\n").split("\n")]
+
     def decode(self, token_ids: Iterable[int]) -> str:
         """Text of `token_ids` without special tokens; tags such as <thinking> stay.
 
@@ -255,6 +271,14 @@ def _texts(messages: Sequence[dict]) -> Iterator[str]:
     for part in _parts(messages):
         if isinstance(part.get("text"), str):
             yield part["text"]
+
+
+def _by(sizes: tuple[int, ...]) -> str:
+    return "x".join(map(str, sizes))
+
+
+def _counted(run: re.Match) -> str:
+    return f"{run.group(1)} x {len(run.group()) // len(run.group(1))}"
 
 
 def _around(found: re.Match) -> str:

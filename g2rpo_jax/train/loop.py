@@ -143,6 +143,7 @@ def _step(trainer: Trainer, step: int) -> tuple[dict[str, float], list[samples.F
     """One step of the pipeline; returns its numbers and what became of every row."""
     config, clock = trainer.config, collections.Counter()
     started = time.perf_counter()
+    trainer.encoder.packed.clear()
     got = collect(
         config.filter,
         step,
@@ -161,6 +162,7 @@ def _step(trainer: Trainer, step: int) -> tuple[dict[str, float], list[samples.F
     else:
         logging.warning("step %d: no row passed the filter; going on without an update", step)
     ended = time.perf_counter()
+    numbers |= measure.padding_numbers(trainer.encoder.packed)
     numbers |= {
         "time/rollout_s": clock["rollout"],
         "time/reward_s": clock["reward"],

@@ -1,5 +1,7 @@
 """From a step's rows and the policy step's sums to logged numbers (names: metrics.METRICS)."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from g2rpo_jax.config import FilterConfig
@@ -67,3 +69,13 @@ def update_numbers(sums: list[dict], tasks: tuple[str, ...]) -> dict[str, float]
             if tokens_K[k]:
                 numbers[f"policy/{name}/{task}"] = value_K[k] / tokens_K[k]
     return numbers
+
+
+def padding_numbers(packed: Mapping[str, int]) -> dict[str, float]:
+    """Shares of padding in what was packed (rollout.encoder.Encoder.packed); patches only where the
+    bucket has any."""
+    shares = {}
+    for name, slots in (("tokens", "token_slots"), ("patches", "patch_slots")):
+        if packed[slots]:
+            shares[f"batch/padding_{name}_share"] = 1 - packed[name] / packed[slots]
+    return shares

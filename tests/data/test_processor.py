@@ -1,6 +1,7 @@
 """Prompts and patches: equal to transformers' processor; needs no torch."""
 
 import json
+import pickle
 import subprocess
 import sys
 
@@ -161,6 +162,41 @@ def test_a_chat_template_that_drops_media_is_named(directory, tmp_path):
         Processor(str(tmp_path)).encode(conversation(picture(64, 64)))
 
 
+def test_a_prompt_is_shown_with_the_sizes_of_its_media(directory):
+    processor = Processor(directory)
+    clip = np.zeros((3, 30, 40, 3), np.uint8)
+    content = [
+        {"type": "image", "image": picture(100, 40)},
+        {"type": "text", "text": "One\ntwo"},
+        {"type": "video", "video": clip},
+    ]
+    shown = processor.show(processor.encode([{"role": "user", "content": content}]))
+    total = len(processor.encode([{"role": "user", "content": content}]).input_ids)
+    assert shown[:3] == [
+        f"{total} tokens: 20 of pictures and videos, {total - 20} of text",
+        "image, medium 1: 40x100 pixels (height x width) -> 32x96 -> 1x4x12 = 48 patches -> "
+        "12 tokens",
+        "video, medium 2: 30x40 pixels (height x width) -> 32x32 -> 2x4x4 = 32 patches -> "
+        "8 tokens; 3 frames, 1.0 s",
+    ]
+    assert shown[3:] == [
+        "<|im_start|>user",
+        "<|vision_start|><|image_pad|> x 12<|vision_end|>One",
+        "two<|vision_start|><0.2 seconds><|vision_start|><|video_pad|> x 4<|vision_end|>"
+        "<1.0 seconds><|vision_start|><|video_pad|> x 4<|vision_end|> x 2<|im_end|>",
+        "<|im_start|>assistant",
+    ]
+
+
+def test_a_processor_is_opened_again_in_another_process(directory):
+    processor = Processor(directory, video_limits={"fps": 1.0}, max_pixels=4096)
+    copy = pickle.loads(pickle.dumps(processor))
+    assert copy.settings == processor.settings and copy.limits == processor.limits
+    assert copy.limits.video.fps == 1.0 and copy.settings.max_pixels == 4096
+    a, b = (p.encode(conversation(picture(64, 64))).input_ids for p in (copy, processor))
+    np.testing.assert_array_equal(a, b)
+
+
 def test_media_may_be_paths(directory, tmp_path):
     image = picture(40, 70)
     image.save(tmp_path / "a.png")
@@ -203,9 +239,10 @@ def test_an_incomplete_directory_is_named_with_what_it_lacks(tmp_path, name, con
 def test_data_and_processor_import_neither_torch_nor_jax_nor_transformers(directory):
     code = (
         "import sys\n"
-        "from g2rpo_jax.data import batches, embedded, processor, prompts, rows\n"
+        "from g2rpo_jax.data import batches, embedded, processor, prompts, rows, settings\n"
+        "from g2rpo_jax.data import video_file\n"
         f"p = processor.Processor({directory!r})\n"
-        "example = rows.read('embedded:train?rows=6').examples[0]\n"
+        "example = rows.RowSet('embedded:train?rows=6', settings.DataConfig())[0]\n"
         "assert len(p.encode(prompts.messages(example)).input_ids) > 16\n"
         "found = {'torch', 'jax', 'transformers'} & set(sys.modules)\n"
         "assert not found, found\n"
