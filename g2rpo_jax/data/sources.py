@@ -176,9 +176,10 @@ def _choose(splits: dict, split: str, source: str) -> str:
             )
         return split
     if len(splits) != 1:
+        one = "train" if "train" in splits or not splits else sorted(splits)[0]
         raise ValueError(
             f"data source {source!r} holds {len(splits)} splits ({names}): choose one, as in "
-            f"{source}?split={sorted(splits)[0] if splits else 'train'}"
+            f"{source}?split={one}"
         )
     return next(iter(splits))
 
