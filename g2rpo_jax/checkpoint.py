@@ -64,6 +64,14 @@ class Checkpoints:
           ValueError: if the checkpoint does not hold these arrays under `prefix`.
         """
         wanted = {f"{prefix}.{name}": x for name, x in _wanted(like).items()}
+        saved = self._manager.item_metadata(step)["arrays"].tree
+        missing = [name for name in wanted if name not in saved]
+        if missing:
+            # A partial restore would leave these as they are, without a word.
+            raise ValueError(
+                f"{self.directory} step {step} does not hold this model's {prefix}: "
+                f"{len(missing)} of {len(wanted)} arrays are missing ({', '.join(missing[:3])})"
+            )
         try:
             out = self._manager.restore(
                 step,

@@ -32,7 +32,7 @@ class Question:
       truths: the right answers; any one will do.
       choices: option letter -> its text; empty unless the question offers options.
       category: the benchmark's own subdivision; OCRBench's rule depends on it.
-      problem_type, data_type: for the training rewards.
+      problem_type, data_type, text: for the training rewards; a judge is shown the text.
       region: where points must lie: an image file's bytes (a mask; above 127 is inside).
     """
 
@@ -41,6 +41,7 @@ class Question:
     category: str = ""
     problem_type: str = "open-ended"
     data_type: str = "image"
+    text: str = ""
     region: bytes | None = None
 
 

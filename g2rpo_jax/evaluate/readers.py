@@ -91,6 +91,7 @@ class ExampleRows:
             category=example.task,
             problem_type=example.problem_type,
             data_type=example.data_type,
+            text=example.problem,
         )
         problem = _with_suffix(example.problem, self._benchmark)
         return EvalRow(dataclasses.replace(example, problem=problem), question)
@@ -167,6 +168,7 @@ class TsvRows:
                 category=cells.get("category") or task,
                 problem_type=kind,
                 data_type=data_type,
+                text=example.problem,
                 region=region,
             ),
         )

@@ -26,7 +26,7 @@ from g2rpo_jax.evaluate.readers import EvalRow, Rows
 from g2rpo_jax.evaluate.settings import EvalSettings
 from g2rpo_jax.parallel import mesh as meshes
 from g2rpo_jax.parallel import rules
-from g2rpo_jax.rewards import Scorer
+from g2rpo_jax.rewards import Item, Scorer
 from g2rpo_jax.rollout.encoder import Encoder
 from g2rpo_jax.rollout.engine import Engine
 
@@ -299,7 +299,15 @@ def score(
         for g, response in enumerate(group):
             value = METRICS[metric](extract.answer_of(response.text), question)
             if isinstance(value, str):
-                left.append((response.text, question.truths[0], value, question.data_type))
+                left.append(
+                    Item(
+                        response.text,
+                        question.truths[0],
+                        value,
+                        question.data_type,
+                        question=question.text,
+                    )
+                )
                 places.append((p, g))
             else:
                 out[p][g] = float(value)

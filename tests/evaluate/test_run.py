@@ -98,6 +98,7 @@ def test_hosts_together_are_one(greedy, whole, tmp_path):
     assert bare(predictions.merge(tmp_path)[1]) == bare(whole[2])
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_end(tmp_path):
     settings = dataclasses.replace(
         GREEDY,
