@@ -86,8 +86,6 @@ def parts(source: str, classify: Classify) -> list[Part]:
 
 def split_list(source: str) -> list[str]:
     """The sources of a list with commas; those of an embedded set's `tasks` do not divide."""
-    if not source.strip():
-        raise ValueError("the data source is empty: name a file, a folder or embedded:train")
     if os.path.exists(source):
         return [source]
     found: list[str] = []
@@ -98,6 +96,8 @@ def split_list(source: str) -> list[str]:
             found[-1] += "," + piece
         elif piece.strip():
             found.append(piece.strip())
+    if not found:
+        raise ValueError("the data source is empty: name a file, a folder or embedded:train")
     return found
 
 
