@@ -16,6 +16,8 @@ const FIRST = [
   ["rollout/tokens_per_s", "Generated tokens per second"],
 ];
 const SMOOTHINGS = [1, 5, 10, 25, 50];
+// Where a task's configuration says the number should be: the field of `tasks`, and its two places.
+const BANDS = { "policy/entropy": ["entropy", 0, 1], "rollout/length_tokens": ["length", 1, 2] };
 const PLOT = { left: 46, right: 10, top: 8, bottom: 22, height: 190 };
 const chartState = { off: new Set(), focus: null, smoothing: 10, charts: [] };
 
@@ -68,6 +70,16 @@ function limits(series) {
   return { low: low === 0 ? 0 : low - pad, high: high + pad, first: Math.min(first, last - 1), last };
 }
 
+// The configured band of a metric, where one task alone is shown or pointed at.
+function bandOf(name, series) {
+  const shown = series.map(({ task }) => task).filter((task) => task !== ALL);
+  const task = chartState.focus || (shown.length === 1 ? shown[0] : null);
+  if (!BANDS[name] || !task || !shown.includes(task)) return null;
+  const [field, low, high] = BANDS[name];
+  const band = ((DATA.config.tasks || {})[task] || {})[field];
+  return Array.isArray(band) && isNumber(band[low]) && isNumber(band[high]) ? [band[low], band[high]] : null;
+}
+
 class Chart {
   constructor(curve, title) {
     this.curve = curve;
@@ -93,6 +105,12 @@ class Chart {
     this.steps = [...new Set(this.series.flatMap((line) => line.steps))].sort((a, b) => a - b);
     const bottom = PLOT.height - PLOT.bottom;
     this.svg.replaceChildren();
+    const band = bandOf(this.curve.name, this.series);
+    if (band) {
+      const top = this.y(Math.min(high, Math.max(low, band[1])));
+      const floor = this.y(Math.min(high, Math.max(low, band[0])));
+      this.svg.append(s("rect", { class: "band", x: PLOT.left, width: width - PLOT.left - PLOT.right, y: top, height: floor - top }));
+    }
     for (const v of ticks(low, high, 4)) {
       this.svg.append(
         s("line", { class: "grid", x1: PLOT.left, x2: width - PLOT.right, y1: this.y(v), y2: this.y(v) }),
@@ -233,7 +251,7 @@ function showCurves() {
       h("label", {}, "Smoothing", select)),
     h("p", { class: "note" }, "Smoothing is the mean of a point and those before it; evaluations are never smoothed (bars: one standard error). ",
       DATA.thinned > 1 ? `The run is long: a point is already the mean of ${DATA.thinned} logged steps. ` : "",
-      "Point at a chart, or focus it and use the arrow keys, for values."),
+      "Point at a chart, or focus it and use the arrow keys, for values. Point at a task to see it alone, with its configured band of entropy and of length shaded."),
     h("div", { class: "charts" }, first.map(make)),
     rest.length ? h("details", { class: "more" }, h("summary", {}, `${rest.length} more`), h("div", { class: "charts" }, rest.map(make))) : null);
 }

@@ -80,8 +80,9 @@ function startFrame(row) {
 function drawQuestion(row, into) {
   const shown = [];
   if (row.media === null) shown.push(h("div", { class: "nopicture" }, "This run logged no pictures (an older version)."));
-  for (const item of row.media || []) shown.push(drawMedia(row, item, row.media.indexOf(item) === 0));
   const hasShapes = row.shapes || row.responses.some((r) => r.shapes);
+  const drawn = (row.media || []).map((item, i) => drawMedia(row, item, i === 0, row.media.length > 1 && !(hasShapes && i === 0)));
+  shown.push(drawn.length > 1 ? h("div", { class: "gallery" }, drawn) : drawn);
   if (hasShapes && (row.media || []).length) shown.push(drawKey(row, into));
   const spans = drawSpans(row);
   if (spans) shown.push(spans);
@@ -90,7 +91,7 @@ function drawQuestion(row, into) {
       row.options.length ? h("ul", { class: "options" }, row.options.map((o) => h("li", { class: "text" }, o))) : null),
     h("div", { class: "block right" }, h("h3", {}, "Truth"), h("div", { class: "text clip" }, row.answer ?? NO_VALUE)),
     h("p", { class: "meta" }, facts(row)));
-  into.replaceChildren(...shown.flat());
+  into.replaceChildren(...shown.flat(Infinity));
 }
 
 function facts(row) {
@@ -103,7 +104,7 @@ function facts(row) {
   return [...new Set(told.filter(Boolean))].join(" · ");
 }
 
-function drawMedia(row, item, first) {
+function drawMedia(row, item, first, beside) {
   if (item.kind === "missing") return h("div", { class: "nopicture" }, `No picture: ${item.reason}`);
   const video = item.kind === "video";
   const frame = video ? item.frames[view.frame] : null;
@@ -112,10 +113,11 @@ function drawMedia(row, item, first) {
   const wide = (item.width || 1) / (item.height || 1);
   const label = video ? `Frame at ${format(frame.time)} s of a video` : "Picture of the prompt";
   const image = h("img", { src: source, alt: label, class: Math.max(item.width, item.height) < 200 ? "small" : null });
-  // Never taller than 480 px, never wider than the column.
+  // Never taller than 480 px, never wider than the column; one of several pictures is smaller.
+  const width = beside ? Math.min(230, 230 * wide) : Math.min(560, 480 * wide);
   const stage = h("div", {
     class: "stage",
-    style: { width: `${Math.max(40, Math.min(560, 480 * wide)).toFixed(0)}px`, "aspect-ratio": `${item.width || 1} / ${item.height || 1}` },
+    style: { width: `${Math.max(40, width).toFixed(0)}px`, "aspect-ratio": `${item.width || 1} / ${item.height || 1}` },
   }, image);
   if (first) stage.append(overlay(row, frame && frame.time, video ? item : null));
   return video ? [stage, strip(row, item)] : stage;
@@ -304,8 +306,8 @@ function showRollouts() {
   };
   const order = h("select", {}, option("sampled", "as sampled"), option("reward", "by reward"));
   order.addEventListener("change", () => { view.order = order.value; showRow(); });
-  controls.back = h("button", { type: "button", on: { click: () => go(-1) } }, "← Previous");
-  controls.on = h("button", { type: "button", on: { click: () => go(1) } }, "Next →");
+  controls.back = h("button", { type: "button", title: "or the left arrow key", on: { click: () => go(-1) } }, "← Previous");
+  controls.on = h("button", { type: "button", title: "or the right arrow key", on: { click: () => go(1) } }, "Next →");
   controls.count = h("span", { class: "note", role: "status" });
   controls.view = h("div", { class: "viewer" });
   body("rollouts").append(

@@ -171,6 +171,12 @@ def log_step(log: report.SampleLog, step: int) -> None:
     half = [said(other[2].answer)] * 2 + [said("?")] * 2
     surplus = row(other[2], half, [1, 1, 0, 0], step, 10 * step + 4)
     got = Collected(trained, [surplus], [*trained, right, wrong, surplus], 1, 0)
+    several = example("ocr", "OCR", "8", id="several", problem="<image><image><image> Which?")
+    pictures = [Image.new("RGB", size, "olive") for size in ((80, 20), (600, 400), (20, 90))]
+    several = dataclasses.replace(several, images=tuple(pictures))
+    samples.write(
+        log, step, [samples.Fate(row(several, ["8"] * 2, [1, 0], step, 1), "surplus")], 1, Limits()
+    )
     adv_PG = np.array([[1.25, 0.5, -0.5, -1.25], [-0.3, 1.03, -0.3, -0.43]], np.float32)
     samples.write(log, step, samples.fates(got, adv_PG, FilterConfig()), 6, Limits())
 

@@ -67,7 +67,7 @@ def test_rows_carry_pictures_advantages_and_what_became_of_them(finished):
     for row in rows:
         advantages = [response["advantage"] for response in row["responses"]]
         assert all(a is None for a in advantages) == (row["fate"] != "trained")
-        assert row["media"][0]["file"] in finished[1]["pictures"]
+        assert all(item["file"] in finished[1]["pictures"] for item in row["media"])
     grounding = next(row for row in rows if row["task"] == "spatial_grounding")
     assert grounding["shapes"]["box"] == json.loads(grounding["answer"])["boxes"]
     assert [r["advantage"] for r in grounding["responses"]] == [1.25, 0.5, -0.5, -1.25]

@@ -68,7 +68,7 @@ def test_it_draws_without_an_error_and_fits(chrome, page, tmp_path, width, dark)
     state = json.loads(chrome.value("JSON.stringify(document.documentElement.dataset)"))
     assert state == {"rendered": "true"} and chrome.errors == [] and chrome.requests == []
     chrome.value("document.querySelectorAll('details').forEach(d => d.open = true)")
-    for name in ("hostile", "tracking", "segmentation"):
+    for name in ("hostile", "tracking", "segmentation", "several"):
         show(chrome, f"row.id === '{name}' || row.task === '{name}'")
         assert chrome.value("document.documentElement.scrollWidth") <= width
         assert chrome.value(TOO_WIDE) == []
@@ -139,6 +139,23 @@ def test_points_are_drawn_in_their_places(chrome, page):
         pytest.approx(p, abs=3)
         for p in ([400, 400], [500, 500], [600, 600], [100, 100], [900, 100], [900, 900])
     ]
+
+
+def test_every_picture_of_a_row_is_shown(chrome, page):
+    chrome.open(page)
+    show(chrome, "row.id === 'several'")
+    shapes = "[...document.querySelectorAll('.stage')].map(s => s.clientWidth / s.clientHeight)"
+    assert chrome.value(shapes) == [pytest.approx(r, rel=0.05) for r in (4, 1.5, 20 / 90)]
+
+
+def test_a_task_alone_shows_its_configured_band(chrome, page):
+    chrome.open(page)
+    band = "document.querySelectorAll('[data-metric=\"policy/entropy\"] .band').length"
+    assert chrome.value(band) == 0
+    chrome.value(
+        "document.querySelector('.chip[data-task=ocr]').dispatchEvent(new Event('pointerenter'))"
+    )
+    assert chrome.value(band) == 1
 
 
 def test_hostile_text_is_text(chrome, page):
