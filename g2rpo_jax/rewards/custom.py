@@ -91,7 +91,10 @@ def checked(value: Any) -> dict[str, float] | None:
 def _number(name: str, value: Any) -> float:
     if isinstance(value, str | bytes | bytearray) or not hasattr(value, "__float__"):
         raise BadValue(f"{name} is a {type(value).__name__}, not a number")
-    number = float(value)
+    try:
+        number = float(value)
+    except (OverflowError, TypeError, ValueError):
+        raise BadValue(f"{name} is a {type(value).__name__} that is no float") from None
     if not math.isfinite(number) or not 0.0 <= number <= 1.0:
         raise BadValue(f"{name} is {number}, not in [0, 1]")
     return number

@@ -118,22 +118,33 @@ def number(text: str) -> Decimal:
 
 
 def json_object(text: str) -> dict[str, Any]:
-    """A JSON object (RFC 8259: no NaN, no Infinity); all of its numbers are floats.
+    """A JSON object (RFC 8259: no NaN, no Infinity); all of its numbers are finite as floats.
 
     Raises:
       Unscorable: no_json (also nested too deeply); not_finite; too_long.
     """
     if len(text) > MAX_JSON_CHARS:
         raise Unscorable("too_long")
+    return _json_object(text)
+
+
+# Accuracy and structure read the same answer, the responses of a group the same truth. Nobody
+# changes what is returned.
+@functools.lru_cache(maxsize=64)
+def _json_object(text: str) -> dict[str, Any]:
+    # Only these can be beyond float64; a function call for each number is what parsing costs.
+    careful = _WILD.search(text) is not None
+    read = _json_number if careful else None
     try:
-        value = json.loads(
-            text, parse_int=_json_number, parse_float=_json_number, parse_constant=_not_finite
-        )
+        value = json.loads(text, parse_int=read, parse_float=read, parse_constant=_not_finite)
     except (ValueError, RecursionError):
         raise Unscorable("no_json") from None
     if not isinstance(value, dict):
         raise Unscorable("no_json")
     return value
+
+
+_WILD = re.compile("[0-9][eE]|[0-9]{300}")
 
 
 def _json_number(text: str) -> float:
@@ -155,9 +166,10 @@ def numbers(value: Any, count: int, kind: str = "no_box") -> list[float]:
     """
     if not isinstance(value, list) or len(value) != count:
         raise Unscorable(kind)
-    # bool is an int in Python and `true` is no coordinate; json_object makes every number a float.
-    if not all(type(v) is float and abs(v) <= MAX_COORDINATE for v in value):
-        raise Unscorable(kind)
+    for number in value:
+        # bool is an int in Python, and `true` is no coordinate.
+        if type(number) not in (float, int) or not -MAX_COORDINATE <= number <= MAX_COORDINATE:
+            raise Unscorable(kind)
     return value
 
 

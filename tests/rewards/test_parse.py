@@ -1,5 +1,7 @@
 """Untrusted text -> parts: tags, numbers, JSON."""
 
+import json
+import math
 import re
 import time
 
@@ -169,7 +171,24 @@ def test_what_is_no_json_object(text, kind):
 
 def test_every_number_of_a_json_object_is_a_finite_float():
     assert parse.json_object('{"a": [1, 2.5, 1e2]}') == {"a": [1.0, 2.5, 100.0]}
-    assert all(type(v) is float for v in parse.json_object('{"a": [1, 2.5]}')["a"])
+
+
+integer = st.integers(-(10**320), 10**320).map(str)
+literal = st.one_of(
+    integer, st.floats().map(json.dumps), st.builds("{}e{}".format, integer, integer)
+)
+
+
+@hyp.given(st.lists(literal, max_size=3))
+def test_every_number_of_a_json_object_is_finite_or_the_object_is_refused(literals):
+    text = f'{{"a": [{",".join(literals)}]}}'
+    try:
+        found = parse.json_object(text)["a"]
+    except parse.Unscorable as problem:
+        assert problem.kind in ("not_finite", "too_long")
+        assert any(len(x) > 300 or not math.isfinite(float(x)) for x in literals)
+    else:
+        assert all(math.isfinite(float(v)) for v in found)
 
 
 @hyp.given(st.text(st.characters()))
