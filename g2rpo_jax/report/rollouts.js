@@ -257,7 +257,7 @@ function card(row, i, largest, choose) {
   }, `#${i + 1}`);
   const node = h("article", { class: chosen ? "response chosen" : "response", "data-response": i },
     h("header", {}, number, advantage(row, response, largest),
-      isNumber(response.tokens) ? h("span", { class: "badge" }, `${response.tokens} tokens`) : null,
+      isNumber(response.tokens) ? h("span", { class: "badge" }, `${response.tokens} token${response.tokens === 1 ? "" : "s"}`) : null,
       response.truncated ? h("span", { class: "badge warn" }, "cut off at the token limit") : null,
       response.failure ? h("span", { class: "badge warn", title: DATA.meanings[response.failure] || null }, `failed: ${spaced(response.failure)}`) : null),
     parts(row, response),

@@ -170,6 +170,18 @@ def test_hostile_text_is_text(chrome, page):
     assert "characters left out" in chrome.value("document.querySelector('.responses').textContent")
 
 
+def test_the_policy_stops_what_would_slip_through(chrome, page):
+    chrome.open(page)
+    chrome.value(
+        """document.body.insertAdjacentHTML("beforeend",
+        '<img src="data:," onerror="document.documentElement.dataset.error=1">'
+        + '<img src="http://127.0.0.1:9/x.png">')"""
+    )
+    chrome.value("new Promise(f => setTimeout(f, 100))")
+    assert chrome.value("document.documentElement.dataset.error === undefined")
+    assert sum("Content Security Policy" in error for error in chrome.errors) == 2
+
+
 def test_rows_can_be_filtered_and_stepped_through_with_keys(chrome, page):
     chrome.open(page)
     count = "document.querySelector('#rollouts [role=status]').textContent"
