@@ -112,8 +112,10 @@ def table(summary: dict) -> str:
             parts.append(f"**{title}**\n\n" + _table(domains, summary, ours))
     parts.append(
         "Ours: score ± standard error over rows; a domain's average needs all its benchmarks. "
-        "Figures of the paper: see g2rpo_jax/evaluate/benchmarks.py.\n\n" + _details(run)
+        "Where the paper's figures come from stands in g2rpo_jax/evaluate/benchmarks.py.\n\n"
+        + _details(run)
     )
+    parts += [_categories(each) for each in run.values() if len(each.get("categories", {})) > 1]
     return "\n\n".join(parts) + "\n"
 
 
@@ -155,6 +157,14 @@ def _details(run: dict) -> str:
         ended = each.get("ended")
         cells += [_number(each.get("tokens")), "-" if ended is None else f"{100 * ended:.0f}%"]
         rows.append(cells)
+    return _markdown(rows)
+
+
+def _categories(result: dict) -> str:
+    rows = [[result["title"], "rows", "score"]]
+    for name, category in result["categories"].items():
+        score = _number(category["score"], result["scale"])
+        rows.append([name, str(category["rows"]), score])
     return _markdown(rows)
 
 

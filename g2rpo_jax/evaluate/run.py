@@ -318,27 +318,32 @@ def score(
 
 def _ahead(items: Iterable, count: int) -> Iterator:
     """The items, made by a thread that is at most `count` of them ahead."""
-    iterator = iter(items)
-    end = object()
-    with ThreadPoolExecutor(1, "encode") as pool:
-        queue: collections.deque = collections.deque()
+    iterator, end = iter(items), object()
+    pool = ThreadPoolExecutor(1, "encode")
+    queue: collections.deque = collections.deque()
+    try:
         while True:
             while len(queue) < count:
                 queue.append(pool.submit(next, iterator, end))
             item = queue.popleft().result()
             if item is end:
-                break
+                return
             yield item
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for what nobody will see
 
 
 def _files(source: Source) -> list[str]:
     """What tells a benchmark's files apart: names and contents, not folders."""
-    return [
-        path
-        if path.startswith("embedded:")
-        else f"{os.path.basename(path)} {policy.stamp([Path(path)])}"
-        for path in source.paths
-    ]
+    found = []
+    for path in source.paths:
+        if path.startswith("embedded:"):
+            found.append(path)
+            continue
+        place = Path(path.partition("?")[0])
+        inside = sorted(f for f in place.rglob("*") if f.is_file()) if place.is_dir() else [place]
+        found.append(f"{os.path.basename(path)} {policy.stamp(inside)}")
+    return found
 
 
 def _write(path: Path, text: str) -> None:

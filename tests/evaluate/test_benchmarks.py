@@ -1,5 +1,7 @@
 """The table of benchmarks: the paper's figures agree with its averages; what the flag may hold."""
 
+from pathlib import Path
+
 import pytest
 
 from g2rpo_jax.evaluate.benchmarks import BENCHMARKS, DOMAINS, sources
@@ -67,3 +69,9 @@ def test_all_takes_the_benchmarks_whose_files_are_there(tmp_path):
 def test_what_the_flag_may_not_hold(text, said):
     with pytest.raises(ValueError, match=said):
         sources(text, "")
+
+
+def test_the_documentation_names_every_benchmark_and_metric():
+    text = (Path(__file__).parents[2] / "docs/evaluation.md").read_text()
+    for name, benchmark in BENCHMARKS.items():
+        assert f"`{name}`" in text and benchmark.metric in text

@@ -70,6 +70,7 @@ def test_the_table_shows_the_papers_figures_beside_ours(summary):
     assert ours.split("|")[5].strip() == "66.7" and paper.split("|")[5].strip() == "77.9"
     assert cells[1].startswith("438 ± 18")  # OCRBench, out of 1000
     assert "911" in text
+    assert lines["formulas"].split("|")[2:4] == lines["words"].split("|")[2:3] + [" 625   "]
 
 
 def test_a_benchmark_without_a_usable_row_has_no_score():
