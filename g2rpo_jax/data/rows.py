@@ -23,6 +23,7 @@ from g2rpo_jax.data.settings import DataConfig
 from g2rpo_jax.data.skips import Skips
 
 DATA_TYPES = ("image", "text", "video")
+MOST_TASKS = 1000
 FEWEST = 10  # bad rows before their share of the rows drawn so far says anything
 ANSWER = re.compile(r"\s*<answer>(.*)</answer>\s*", re.DOTALL)
 
@@ -145,6 +146,7 @@ class _Kinds:
         self.names: list[str] = []
         self._allowed = allowed
         self._known: dict[tuple, int] = {}
+        self._codes: dict[str, int] = {}
 
     def __call__(self, raw: object) -> int:
         if not isinstance(raw, dict):
@@ -155,9 +157,10 @@ class _Kinds:
         except TypeError:  # a list or a dict
             return self._code(raw, key[2])
         except KeyError:
+            code = self._code(raw, key[2])
             if len(self._known) < 10_000:  # a file may hold another in every row
-                self._known[key] = self._code(raw, key[2])
-            return self._code(raw, key[2])
+                self._known[key] = code
+            return code
 
     def _code(self, raw: dict, data_type: str) -> int:
         try:
@@ -166,9 +169,15 @@ class _Kinds:
             return sources.BAD_CODES[bad.reason]
         if self._allowed is not None and task not in self._allowed:
             return sources.BAD_CODES["unknown_task"]
-        if task not in self.names:
+        if task not in self._codes:
+            if len(self.names) == MOST_TASKS:
+                raise ValueError(
+                    f"the rows name more than {MOST_TASKS:,} tasks, the last {task!r}: task_type "
+                    "must be the name of a group of rows, not of a row"
+                )
+            self._codes[task] = len(self.names)
             self.names.append(task)
-        return self.names.index(task)
+        return self._codes[task]
 
 
 def _likely_type(raw: dict) -> str:
@@ -213,6 +222,12 @@ def to_example(raw: object, where: str, settings: DataConfig, folder: str = "") 
                 f"{where}: 'problem' has {problem.count(marker)} {marker} markers for "
                 f"{len(found[kind])} {kind}s; one marker per {kind} is needed",
             )
+    if data_type != "text" and not any(found.values()):
+        raise BadRow(
+            f"{data_type}_count",
+            f"{where}: data_type is {data_type!r}, but there is no image or video; for a row "
+            "without media it is 'text'",
+        )
     problem_type, task = _kinds(raw, data_type, where)
     answer = _answer(raw, where)
     unreachable = rewards.truth_problem(answer, problem_type, data_type)

@@ -9,10 +9,11 @@ import pytest
 from sklearn.datasets import load_digits
 
 from g2rpo_jax import rewards
-from g2rpo_jax.data import embedded, prompts, rows, tokenizer
+from g2rpo_jax.data import embedded, media, prompts, rows, tokenizer
 from g2rpo_jax.data.embedded import scene
 from g2rpo_jax.data.embedded.sheet import contact_sheet
 from g2rpo_jax.data.processor import Processor
+from g2rpo_jax.data.settings import DataConfig
 
 DIGITS = load_digits()
 # An independent enlargement: every pixel becomes a 2x2 block.
@@ -167,7 +168,7 @@ def test_tasks_take_turns_and_no_letter_gives_the_answer_away():
 
 def test_every_answer_scores_full_marks_in_the_response_format():
     for raw in embedded.rows("test", 120, seed=2, captions=True):
-        example = rows.to_example(raw, None, "row")
+        example = rows.to_example(raw, "row", DataConfig())
         for think in (True, False):
             text = prompts.response(example, think)
             score = rewards.score(text, example.answer, example.problem_type)
@@ -178,7 +179,7 @@ def test_prompts_fit_48_tokens_and_responses_26(tmp_path):
     tokenizer.build(str(tmp_path))
     processor = Processor(str(tmp_path))
     for raw in embedded.rows("train", 420, seed=9, captions=True):
-        example = rows.to_example(raw, None, "row")
+        example = rows.to_example(raw, "row", DataConfig())
         prompt = processor.encode(prompts.messages(example))
         assert len(prompt.input_ids) <= 48
         assert (prompt.input_ids == processor.image_id).sum() == 16
@@ -187,13 +188,14 @@ def test_prompts_fit_48_tokens_and_responses_26(tmp_path):
 
 def test_written_rows_read_back_as_the_rows_themselves(tmp_path):
     path = embedded.write(str(tmp_path), "test", rows=12, seed=4)
-    from_disk = rows.read(path)
-    direct = rows.read("embedded:test?rows=12&seed=4")
-    assert not from_disk.skipped and len(from_disk.examples) == 12
-    for a, b in zip(from_disk.examples, direct.examples, strict=True):
+    from_disk = rows.RowSet(path, DataConfig())
+    direct = rows.RowSet("embedded:test?rows=12&seed=4", DataConfig())
+    assert len(from_disk) == len(direct) == 12
+    for a, b in ((from_disk[i], direct[i]) for i in range(12)):
         assert (a.problem, a.answer, a.options, a.task) == (b.problem, b.answer, b.options, b.task)
         assert (a.id, a.thinking, a.problem_type) == (b.id, b.thinking, b.problem_type)
-        for one, other in zip(rows.open_images(a), rows.open_images(b), strict=True):
+        opened = [media.open_media(example, media.Limits()).images for example in (a, b)]
+        for one, other in zip(*opened, strict=True):
             np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
 
 
@@ -210,7 +212,7 @@ def test_written_rows_read_back_as_the_rows_themselves(tmp_path):
 )
 def test_a_wrong_specification_says_what_is_wrong(source, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        rows.read(source)
+        rows.RowSet(source, DataConfig())
 
 
 def test_the_contact_sheet_is_a_picture(tmp_path):

@@ -1,6 +1,7 @@
 """Rows of every shape that the public files have, and every way in which a row can be bad."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -9,20 +10,20 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from g2rpo_jax.data import rows
+from g2rpo_jax.data.settings import DataConfig
+from g2rpo_jax.data.skips import Skips
 
 NAN = float("nan")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with one good, one truncated and one fake picture."""
+    """A folder with a picture and a file that may pass for a video."""
     path = tmp_path_factory.mktemp("rows")
     (path / "deep").mkdir()
     noise = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path / "deep" / "good.png")
-    data = (path / "deep" / "good.png").read_bytes()
-    (path / "cut.png").write_bytes(data[: len(data) // 2])
-    (path / "fake.png").write_text("this is no picture")
+    (path / "clip.mp4").write_bytes(b"looked at when it is opened")
     return path
 
 
@@ -45,7 +46,7 @@ def raw(**changes):
 
 
 def example(folder, **changes):
-    return rows.to_example(raw(**changes), str(folder), "f.json row 3")
+    return rows.to_example(raw(**changes), "f.json row 3", DataConfig(), str(folder))
 
 
 def test_a_row_of_the_training_file_is_read(folder):
@@ -62,8 +63,6 @@ def test_a_row_of_the_training_file_is_read(folder):
         thinking="",
         where="f.json row 3",
     )
-    (image,) = rows.open_images(found)
-    assert image.mode == "RGB" and image.size == (30, 40)
 
 
 @pytest.mark.parametrize(
@@ -87,10 +86,46 @@ def test_a_row_of_the_training_file_is_read(folder):
         ),
         ({"answer": "a < b and </x>", "problem_type": "OCR"}, "answer", "a < b and </x>"),
         ({"problem_type": "ocr"}, "problem_type", "OCR"),
-        ({"task_type": None}, "task", "multiple choice"),
-        ({"task_type": NAN}, "task", "multiple choice"),
+        ({"task_type": None}, "task", "multiple_choice"),
+        ({"task_type": NAN}, "task", "multiple_choice"),
         ({"data_type": None}, "data_type", "image"),
         ({"videos": NAN}, "data_type", "image"),
+        ({"images": None, "image": "deep/good.png"}, "images", ("deep/good.png",)),
+        ({"images": NAN, "image": {"bytes": b"x", "path": "a.png"}}, "images", (b"x",)),
+        ({"images": [{"bytes": None, "path": "deep/good.png"}]}, "images", ("deep/good.png",)),
+        ({"images": {"bytes": b"x", "path": None}}, "images", (b"x",)),
+        (
+            {"images": [b"x", {"path": "deep/good.png"}], "problem": "<image><image>"},
+            "images",
+            (b"x", "deep/good.png"),
+        ),
+        ({"images": "[]", "problem": "What?", "data_type": "text"}, "images", ()),
+        (
+            {"images": None, "videos": ["clip.mp4"], "problem": "<video> ?", "data_type": NAN},
+            "data_type",
+            "video",
+        ),
+        (
+            {"videos": ["clip.mp4"], "problem": "<video> <image> ?", "data_type": "video"},
+            "videos",
+            ("clip.mp4",),
+        ),
+        (
+            {
+                "images": None,
+                "video": {"bytes": b"v", "path": None},
+                "problem": "<video> ?",
+                "data_type": "video",
+            },
+            "videos",
+            (b"v",),
+        ),
+        (
+            {"images": None, "problem": "What does <video> mean?", "data_type": "text"},
+            "problem",
+            "What does <video> mean?",
+        ),
+        ({"extra": {"a": [1]}, "score": NAN}, "id", "310"),
         ({"thinking": "so"}, "thinking", "so"),
         ({"problem_id": NAN}, "id", "f.json row 3"),
         ({"images": None, "problem": "What?", "data_type": "text"}, "images", ()),
@@ -98,8 +133,8 @@ def test_a_row_of_the_training_file_is_read(folder):
     ],
 )
 def test_the_shapes_of_public_files_are_all_read(folder, changes, field, value):
-    if field == "images":
-        value = tuple(str(folder / path) for path in value)
+    if field in ("images", "videos"):
+        value = tuple(v if isinstance(v, bytes) else str(folder / v) for v in value)
     assert getattr(example(folder, **changes), field) == value
 
 
@@ -107,11 +142,17 @@ def test_the_shapes_of_public_files_are_all_read(folder, changes, field, value):
     ("changes", "reason", "message"),
     [
         ({"images": ["./deep/gone.png"]}, "missing_image", "deep/gone.png does not exist"),
+        ({"images": ["../good.png"]}, "path_outside", "leads out of the folder"),
+        ({"images": ["deep"]}, "not_a_file", "a folder or a device"),
         ({"images": []}, "image_count", "1 <image> markers for 0 images"),
         ({"images": ["./deep/good.png"] * 2}, "image_count", "1 <image> markers for 2 images"),
         ({"problem": "no marker"}, "image_count", "0 <image> markers for 1 images"),
-        ({"images": [7]}, "bad_images", "an image is 7"),
+        ({"images": None, "data_type": NAN}, "image_count", "1 <image> markers for 0 images"),
+        ({"images": [7]}, "bad_images", "image 7 is neither a path nor"),
+        ({"images": [None]}, "bad_images", "image None is neither"),
+        ({"images": [{"bytes": None, "path": None}]}, "bad_images", "image None is neither"),
         ({"images": {"a": 1}}, "bad_images", "not a list"),
+        ({"image": "deep/good.png"}, "bad_images", "both a field 'image' and a field 'images'"),
         ({"options": "[A. No"}, "bad_options", "which is not a list"),
         ({"options": 5}, "bad_options", "field 'options' is 5"),
         ({"answer": None}, "missing_answer", "field 'answer' is None"),
@@ -122,12 +163,12 @@ def test_the_shapes_of_public_files_are_all_read(folder, changes, field, value):
         ({"problem": NAN}, "missing_problem", "field 'problem' is nan"),
         ({"problem_type": "multiple choise"}, "unknown_problem_type", "mean 'multiple choice'"),
         ({"problem_type": None}, "unknown_problem_type", "unknown problem_type"),
-        ({"task_type": "chart_figure"}, "unknown_task", "did you mean 'chart_figure_qa'"),
-        ({"task_type": 4}, "unknown_task", "'4'"),
         ({"data_type": "audio"}, "unknown_data_type", "'audio' is not one of image, text, video"),
-        ({"data_type": "video"}, "video", "video rows are not read"),
-        ({"videos": ["a.mp4"]}, "video", "video rows are not read"),
-        ({"problem": "<video> <image> What?"}, "video", "video rows are not read"),
+        ({"data_type": "video", "images": None, "problem": "?"}, "video_count", "no image or vid"),
+        ({"images": NAN, "problem": "What?"}, "image_count", "data_type is 'image', but there is"),
+        ({"videos": ["clip.mp4"]}, "video_count", "0 <video> markers for 1 videos"),
+        ({"videos": ["a.mp4"]}, "missing_video", "video a.mp4 does not exist"),
+        ({"videos": "[a.mp4"}, "bad_videos", "which is not a list"),
     ],
 )
 def test_a_bad_row_says_where_and_what_is_wrong(folder, changes, reason, message):
@@ -139,27 +180,23 @@ def test_a_bad_row_says_where_and_what_is_wrong(folder, changes, reason, message
 
 
 @pytest.mark.parametrize("value", [None, 3, "row", [raw()]])
-def test_what_is_no_object_is_no_row(folder, value):
+def test_what_is_no_object_is_no_row(value):
     with pytest.raises(rows.BadRow, match="f.json row 3: a JSON object is expected"):
-        rows.to_example(value, str(folder), "f.json row 3")
+        rows.to_example(value, "f.json row 3", DataConfig())
 
 
-@pytest.mark.parametrize(
-    ("name", "says"), [("cut.png", "cannot be read"), ("fake.png", "no image")]
-)
-def test_a_damaged_picture_is_found_when_opened(folder, name, says):
-    found = example(folder, images=[name])
-    with pytest.raises(rows.BadRow, match=says) as caught:
-        rows.open_images(found)
-    assert caught.value.reason == "broken_image" and name in str(caught.value)
+def test_a_row_with_a_video_of_no_marker_is_bad_only_if_it_is_a_video_row(folder):
+    with pytest.raises(rows.BadRow, match="1 <video> markers for 0 videos"):
+        example(folder, images=None, problem="<video> ?", data_type="video")
+    with pytest.raises(rows.BadRow, match="1 <video> markers for 0 videos"):
+        example(folder, images=None, problem="<video> ?", data_type=None)
 
 
-def test_a_picture_that_vanished_after_reading_is_a_bad_row(tmp_path):
-    Image.new("L", (8, 8)).save(tmp_path / "a.png")
-    found = example(tmp_path, images=["a.png"])
-    (tmp_path / "a.png").unlink()
-    with pytest.raises(rows.BadRow, match="does not exist"):
-        rows.open_images(found)
+def test_bad_rows_travel_between_processes(folder):
+    with pytest.raises(rows.BadRow) as caught:
+        example(folder, answer=None)
+    sent = pickle.loads(pickle.dumps(caught.value))
+    assert (sent.reason, str(sent)) == (caught.value.reason, str(caught.value))
 
 
 JSON = st.recursive(
@@ -169,77 +206,147 @@ JSON = st.recursive(
 )
 
 
-@given(changes=st.dictionaries(st.sampled_from(sorted(raw())), JSON))
+@given(changes=st.dictionaries(st.sampled_from(sorted(raw()) + ["videos", "image"]), JSON))
 def test_whatever_a_field_holds_the_row_is_good_or_bad_but_never_a_crash(folder, changes):
+    row = {**raw(), **changes}
     try:
-        found = rows.to_example({**raw(), **changes}, str(folder), "here")
+        found = rows.to_example(row, "here", DataConfig(), str(folder))
     except rows.BadRow as bad:
         assert str(bad).startswith("here: ")
+        assert set(bad.reason) <= set("abcdefghijklmnopqrstuvwxyz_")
     else:
         assert isinstance(found.answer, str) and found.problem.count("<image>") == len(found.images)
 
 
-def write(folder, name, text):
-    (folder / name).write_text(text, encoding="utf-8")
+def write(folder, name, content):
+    (folder / name).write_text(json.dumps(content), encoding="utf-8")
     return str(folder / name)
 
 
-def test_bad_rows_are_skipped_counted_and_named(folder):
-    bad = [raw(answer=None), raw(images=["gone.png"]), raw(answer=NAN)]
-    path = write(folder, "mixed.json", json.dumps([raw()] * 17 + bad))
-    found = rows.read(path, max_bad_share=0.2)
-    assert len(found.examples) == 17
-    assert found.skipped == {"missing_answer": 2, "missing_image": 1}
-    assert [message.split(":")[0] for message in found.messages] == [
-        "mixed.json row 17",
-        "mixed.json row 18",
-        "mixed.json row 19",
+def counted(source, **settings):
+    """(row set, skips) after the index's own bad rows were counted."""
+    found, skips = rows.RowSet(source, DataConfig(**settings), ("chart_figure_qa",)), Skips()
+    found.skip_known(skips)
+    return found, skips
+
+
+def draw(found, skips, order):
+    """Draws rows as a feed does; returns the good ones."""
+    good = []
+    for drawn, row in enumerate(order, 1):
+        try:
+            good.append(found[row])
+        except rows.BadRow as bad:
+            if found.skip(skips, row, bad):
+                found.check_share(skips, drawn)
+    return good
+
+
+def test_what_the_index_knows_is_counted_at_once_and_never_drawn(folder):
+    lines = [
+        raw(),
+        raw(problem_type="x"),
+        raw(task_type="ocr"),
+        3,
+        raw(task_type="Chart_Figure_QA"),
     ]
-    with pytest.raises(ValueError, match="3 of 20 rows cannot be used") as caught:
-        rows.read(path)
-    assert "mixed.json row 19" in str(caught.value) and "max_bad_share" in str(caught.value)
+    path = folder / "known.jsonl"
+    path.write_text("\n".join([*map(json.dumps, lines), '{"a', "", json.dumps(raw())]))
+    found, skips = counted(str(path), max_bad_share=0.7)
+    assert len(found) == 7 and found.usable.tolist() == [0, 4, 6]
+    assert skips.by_reason == {
+        "not_an_object": 1, "unknown_problem_type": 1, "unknown_task": 1, "wrong_json": 1
+    }  # fmt: skip
+    assert skips.by_file == {str(path): skips.by_reason}
+    assert [m.partition(":")[0] for m in skips.messages] == [
+        f"known.jsonl line {i}" for i in (2, 3, 4, 6)
+    ]
+    assert "did you mean" not in skips.messages[1] and "'ocr' is not in" in skips.messages[1]
+    assert found.groups().keys() == {"chart_figure_qa"} and found.task(4) == "chart_figure_qa"
+    assert found[6].where == "known.jsonl line 8"
+    with pytest.raises(ValueError, match="4 of 7 rows cannot be used") as caught:
+        counted(str(path))
+    assert "known.jsonl line 6: not JSON" in str(caught.value)
+    assert "data.max_bad_share" in str(caught.value)
 
 
-def test_of_many_complaints_the_first_ten_are_shown(folder):
-    path = write(folder, "bad.json", json.dumps([raw(answer=None)] * 30))
-    with pytest.raises(ValueError, match="30 of 30 rows") as caught:
-        rows.read(path, max_bad_share=1.0)  # none good is an error at any limit
-    assert "bad.json row 9:" in str(caught.value) and "bad.json row 10:" not in str(caught.value)
+def test_rows_found_bad_when_drawn_are_counted_once(folder):
+    bad = [raw(answer=None), raw(images=["gone.png"]), raw(answer=NAN)]
+    path = write(folder, "mixed.json", [raw()] * 17 + bad)
+    found, skips = counted(path, max_bad_share=0.2)
+    for _ in range(2):
+        assert len(draw(found, skips, range(20))) == 17
+    assert skips.by_reason == {"missing_answer": 2, "missing_image": 1}
+    assert [message.split(":")[0] for message in skips.messages] == [
+        f"mixed.json row {i}" for i in (17, 18, 19)
+    ]
+    later = Skips()
+    later.restore(json.loads(json.dumps(skips.to_json())))
+    draw(found, later, range(20))
+    assert later.by_file == skips.by_file and later.messages == skips.messages
 
 
-def test_lines_are_rows_and_a_broken_line_costs_itself_alone(folder):
-    lines = [json.dumps(raw()), "", json.dumps(raw())[:-9], json.dumps(raw(options=["A. \u2028"]))]
-    path = write(folder, "rows.jsonl", "\n".join(lines))
-    found = rows.read(path, max_bad_share=0.5)
-    assert len(found.examples) == 2 and found.skipped == {"wrong_json": 1}
-    assert found.messages[0].startswith("rows.jsonl line 3: not JSON")
+def test_too_many_bad_rows_are_an_error_after_ten_or_at_the_end_of_a_small_file(folder):
+    small = write(folder, "small.json", [raw(answer=None)] * 3 + [raw()] * 17)
+    found, skips = counted(small)  # 10% allowed
+    assert len(draw(found, skips, range(19))) == 16  # a small file is judged when all was seen
+    found, skips = counted(small)
+    with pytest.raises(ValueError, match="3 of 20 rows cannot be used"):
+        draw(found, skips, [*range(3, 20), 0, 1, 2])
+    large = write(folder, "large.json", [raw(answer=None)] * 30 + [raw()] * 270)
+    found, skips = counted(large, max_bad_share=0.11)  # there are 10%
+    with pytest.raises(ValueError, match="10 of 10 rows cannot be used") as caught:
+        draw(found, skips, range(300))
+    message = str(caught.value)
+    assert "large.json row 9:" in message and "large.json row 10:" not in message
+    found, skips = counted(large, max_bad_share=0.11)
+    order = np.random.default_rng(0).permutation(300).tolist()
+    assert len(draw(found, skips, order)) == 270 and skips.total() == 30
 
 
-def test_images_are_looked_for_beside_the_file_or_where_told(folder, tmp_path):
-    text = json.dumps([raw()])
-    assert rows.read(write(folder, "beside.json", text)).examples
-    elsewhere = write(tmp_path, "away.json", text)
-    assert rows.read(elsewhere, image_dir=str(folder)).examples
-    with pytest.raises(ValueError, match="image_dir"):
-        rows.read(elsewhere)
+def test_a_file_without_a_good_row_is_an_error_at_any_limit(folder):
+    path = write(folder, "bad.json", [raw(answer=None)] * 12)
+    found, skips = counted(path, max_bad_share=1.0)
+    with pytest.raises(ValueError, match="12 of 12 rows"):
+        draw(found, skips, range(12))
+    with pytest.raises(ValueError, match="3 of 3 rows"):
+        counted(write(folder, "none.json", [1, 2, 3]), max_bad_share=1.0)
+    with pytest.raises(ValueError, match="0 of 0 rows"):
+        counted(write(folder, "empty.json", []))
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("gone.json", None, "there is no such file"),
-        ("cut.json", b'[{"problem": "x"', "is not JSON"),
-        ("object.json", b'{"problem": "x"}', "holds a dict, but a list of rows"),
-        ("empty.json", b"[]", "0 of 0 rows"),
-        ("latin.json", b'["\xe9"]', "is not UTF-8"),
-        ("rows.csv", b"a,b", "a .json or .jsonl file"),
-        ("deep.json", b"[" * 100_000, "is not JSON"),
-    ],
-)
-def test_an_unusable_file_is_named_with_the_reason(tmp_path, name, content, message):
-    path = tmp_path / name
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(ValueError, match=message) as caught:
-        rows.read(str(path))
-    assert name in str(caught.value)
+def test_media_are_looked_for_beside_the_file_or_where_told(folder, tmp_path):
+    assert counted(write(folder, "beside.json", [raw()]))[0][0].images
+    elsewhere = write(tmp_path, "away.json", [raw()])
+    assert counted(elsewhere, image_dir=str(folder))[0][0].images
+    with pytest.raises(rows.BadRow, match="data.image_dir"):
+        counted(elsewhere)[0][0]
+
+
+def test_a_task_type_of_each_row_its_own_is_an_error(folder):
+    path = write(folder, "tasks.json", [raw(task_type=f"task {i}") for i in range(1001)])
+    with pytest.raises(ValueError, match="more than 1,000 tasks, the last 'task 1000'"):
+        rows.RowSet(path, DataConfig())
+    # With the tasks of a configuration they are rows like others, of unknown tasks.
+    with pytest.raises(ValueError, match="1001 of 1001 rows"):
+        counted(path)
+
+
+def test_the_index_and_the_row_agree_on_the_task(folder):
+    changes = [
+        {"task_type": None, "problem_type": "segmentation"},
+        {"task_type": NAN, "problem_type": "segmentation", "data_type": None},
+        {"task_type": "", "problem_type": "segmentation", "data_type": None, "images": None,
+         "videos": ["clip.mp4"], "problem": "<video> Where?"},
+        {"task_type": " OCR "},
+        {"task_type": None, "problem_type": "ocr "},
+    ]  # fmt: skip
+    box = {"boxes": [1, 2, 3, 4], "positive_points": [[1, 1]] * 3, "negative_points": [[9, 9]] * 3}
+    answers = [box, box, {**box, "time": 1.0}, "B", "B"]
+    path = write(folder, "tasks.json", [
+        raw(**change, answer=answer) for change, answer in zip(changes, answers, strict=True)
+    ])  # fmt: skip
+    found = rows.RowSet(path, DataConfig())
+    tasks = ["segmentation_image", "segmentation_image", "segmentation_video", "ocr", "ocr"]
+    assert [found.task(row) for row in range(5)] == tasks
+    assert [found[row].task for row in range(5)] == tasks
