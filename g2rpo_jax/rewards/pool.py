@@ -21,6 +21,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from g2rpo_jax.rewards.parse import KINDS
+
+START, LOAD = -1, -2  # among the numbers of requests
 START_TIMEOUT_S = 120.0  # importing sympy, or a user's module, on a busy machine
 MAX_STARTS = 3  # in a row, none of which got as far as a request
 MAX_IN_FLIGHT = 32
@@ -121,17 +124,17 @@ class Pool:
                 return "crash"  # it spoke unasked
             asked = child.asked.popleft()
             child.since = time.monotonic()
-            try:
-                reply = json.loads(line)
-                error = reply.get("error") if asked in (START, LOAD) else None
-            except (ValueError, AttributeError):
+            reply = _reply(line, asked)
+            if reply is None:
                 child.asked.appendleft(asked)
                 return "crash"
-            if error:
+            if error := reply.get("error"):
                 raise ValueError(error) if asked == START else RuntimeError(self._no_math(error))
             if asked == START:
-                self._starts, child.ready = 0, True
-            elif asked != LOAD:
+                child.ready = True
+                continue
+            self._starts = 0
+            if asked != LOAD:
                 replies[asked] = reply
                 if reply.get("kind") == "memory":
                     return "memory"  # what is left of its heap would fail the next
@@ -149,15 +152,17 @@ class Pool:
         self.replaced += 1
         first = child.asked[0] if child.asked else None
         left = child.numbers()
-        if first in (START, LOAD):
+        if kind == "memory":
+            pass  # it said so itself: that request has its reply
+        elif first in (START, LOAD):
             self._starts += 1
-            if self._starts >= MAX_STARTS:
+            if self._starts >= MAX_STARTS or kind == "deadline":
                 raise RuntimeError(
-                    f"the processes that score responses do not start ({kind}, {MAX_STARTS} times "
-                    f"running): {self._advice}; check that `{sys.executable} -c 'import "
-                    "g2rpo_jax.rewards'` works"
+                    f"the processes that score responses do not start ({kind}): {self._advice}; "
+                    f"check that `{sys.executable} -c 'import g2rpo_jax.rewards, math_verify'` "
+                    "works, and that the module of a custom reward does nothing when imported"
                 )
-        elif kind != "memory" and left:
+        elif left:
             replies[left[0]] = {"kind": kind}
             left = left[1:]
         # The next one imports while the others work.
@@ -169,9 +174,6 @@ class Pool:
             f"math answers cannot be scored ({error}): check that `{sys.executable} -c 'import "
             f"math_verify'` works (pip install math-verify); {self._advice}"
         )
-
-
-START, LOAD = -1, -2  # among the numbers of requests
 
 
 class _Child:
@@ -224,7 +226,7 @@ class _Child:
         if not self.asked:
             self.since = time.monotonic()
         self.asked.append(number)
-        self.unsent += json.dumps(request).encode("ascii") + b"\n"
+        self.unsent += json.dumps({"n": number, **request}).encode("ascii") + b"\n"
 
     def numbers(self) -> list[int]:
         """The requests of the batch without a reply."""
@@ -271,6 +273,19 @@ class _Child:
         self.process.wait()
         self.process.stdin.close()
         self.process.stdout.close()
+
+
+def _reply(line: bytes, number: int) -> dict[str, Any] | None:
+    """The reply to request `number`; None if it is no such thing: a reward may have got at the pipe
+    and written anything there."""
+    try:
+        reply = json.loads(line)
+        scores = [*reply.get("parts", ()), reply.get("accuracy", 0.0)]
+        whole = len(scores) in (1, 4) and all(0.0 <= score <= 1.0 for score in scores)
+        known = reply.get("kind") is None or reply["kind"] in KINDS
+        return reply if reply["n"] == number and whole and known else None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
 
 
 def _wait(children: Sequence[_Child]) -> None:

@@ -1,7 +1,7 @@
 """The child of `pool.Pool`: `python -m g2rpo_jax.rewards.worker OPTIONS` (JSON).
 
-JSON lines, one reply for each request, in order. First {"error": null} when it is ready, or why it
-cannot be. Requests by "op":
+JSON lines, one reply for each request, in order and with its number "n". First {"n": -1, "error":
+null} when it is ready, or why it cannot be. Requests by "op":
 
     load    import math-verify                             {"error": null or why not}
     equal   answer, truth                                  {"accuracy": float} or {"kind": ..}
@@ -40,7 +40,7 @@ def main(options: dict[str, Any]) -> None:
         child = Child(options)
     except custom.NoReward as problem:
         error = str(problem)
-    print(json.dumps({"error": error}), file=replies, flush=True)
+    print(json.dumps({"n": -1, "error": error}), file=replies, flush=True)
     if error:
         return
     for line in requests:
@@ -48,7 +48,7 @@ def main(options: dict[str, Any]) -> None:
         # The parent kills at the deadline. Should it die first, the alarm's default action ends
         # this process even inside a loop in C.
         signal.alarm(0 if request["op"] == "load" else math.ceil(options["deadline_s"]) + 10)
-        reply = child.reply(request)
+        reply = {"n": request.pop("n")} | child.reply(request)
         signal.alarm(0)
         print(json.dumps(reply), file=replies, flush=True)
 

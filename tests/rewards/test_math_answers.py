@@ -11,10 +11,8 @@ from g2rpo_jax.rewards.parse import Unscorable
 
 OVERRUNS = {
     "tower": "$9^{9^{9^{9}}}$",
-    "python": "9**9**9**9",
     "factorial": "$10000000!$",
     "latex": "$" + "{" * 1000 + "2" + "}" * 1000 + "$",
-    "brackets": "(" * 1200 + "2" + ")" * 1200,
 }
 
 
@@ -145,11 +143,18 @@ def test_an_exception_inside_is_a_kind(monkeypatch):
     assert child.reply({"op": "equal", "answer": "1", "truth": "2"})["kind"] == "not_compared"
 
 
-def test_a_missing_math_verify_is_an_error_not_a_zero(monkeypatch, tmp_path):
-    (tmp_path / "math_verify.py").write_text("raise ImportError('not here')")
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        ("raise ImportError('not here')", "not here.*pip install math-verify"),
+        ("import os; os._exit(1)", "do not start .crash.: .*math_verify"),
+    ],
+)
+def test_a_missing_math_verify_is_an_error_not_a_zero(monkeypatch, tmp_path, module, message):
+    (tmp_path / "math_verify.py").write_text(module)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     scorer = rewards.Scorer()
-    with pytest.raises(RuntimeError, match="not here.*pip install math-verify"):
+    with pytest.raises(RuntimeError, match=message):
         scorer.score("<answer>1/2</answer>", "0.5", "math")
     scorer.close()
 

@@ -14,6 +14,13 @@ OPTIONS = {"mode": "sound", "think_tag": "thinking", "untagged": True}
 HOSTILE = """
 import os, re, signal, time
 
+def write(text):
+    for fd in range(3, 20):
+        try:
+            os.write(fd, text)
+        except OSError:
+            pass
+
 def reward(response, answer, problem_type, data_type):
     if response == "hang":
         while True:
@@ -29,11 +36,9 @@ def reward(response, answer, problem_type, data_type):
     if response == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if response == "pipe":
-        for fd in range(3, 20):
-            try:
-                os.write(fd, b"x" * 3_000_000)
-            except OSError:
-                pass
+        write(b"x" * 3_000_000)
+    if response.startswith("{") or response == "5":
+        write(response.encode() + b"\\n")
     if response == "print":
         print('{"parts": [1.0, 1.0, 1.0], "kind": null}', flush=True)
     return 0.5
@@ -120,8 +125,10 @@ def test_what_a_reward_prints_is_no_reply(hostile):
 
 def test_garbage_in_the_pipe_is_a_crash(hostile):
     one = hostile(size=1)
-    replies = told(one.run(asks("a", "pipe", "b")))
-    assert replies[0] == replies[2] == 0.5 and replies[1] == "crash"
+    forged = ["pipe", "5", '{"n": 0}', '{"n": 4, "parts": [9, 9, 9]}', '{"n": 5, "kind": "good"}']
+    for i, text in enumerate(forged):
+        replies = told(one.run(asks("a", *["b"] * i, text, "c")))
+        assert replies == [0.5] * (i + 1) + ["crash"] + [0.5]
 
 
 def test_megabytes_pass():
@@ -162,7 +169,7 @@ def test_a_child_killed_from_outside_at_work_loses_one_sample(hostile, monkeypat
 def test_a_child_that_cannot_start_is_an_error(monkeypatch):
     monkeypatch.setattr(pool.sys, "executable", "/bin/false")
     one = pool.Pool(2, 1.0, 512, **OPTIONS)
-    with pytest.raises(RuntimeError, match="do not start .crash, 3 times"):
+    with pytest.raises(RuntimeError, match="do not start .crash.: "):
         one.run([grade(7)])
 
 
