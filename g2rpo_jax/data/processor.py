@@ -240,7 +240,8 @@ class Processor:
         with its special tokens, runs of one token as "<|image_pad|> x 64"."""
         media_lines = [
             f"{size.kind}, medium {i + 1}: {_by(size.pixels)} pixels (height x width) -> "
-            f"{_by(size.resized)} -> {_by(size.grid)} = {math.prod(size.grid)} patches -> {size.tokens} tokens"
+            f"{_by(size.resized)} -> {_by(size.grid)} = {math.prod(size.grid)} patches -> "
+            f"{size.tokens} tokens"
             + (f"; {size.frames} frames, {size.seconds:.1f} s" if size.kind == "video" else "")
             for i, size in enumerate(prompt.media)
         ]
