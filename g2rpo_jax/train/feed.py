@@ -96,13 +96,21 @@ class Feed:
                 self._draw, stream.ids(1)[0], stream.hosts, self._workers, self._prefetch
             )
         drawn: list[Drawn] = []
+        misses = 0
         while len(drawn) < count:
             prompt_id, found = next(self._ahead)
             self.position = prompt_id + 1
             if isinstance(found, Drawn):
                 drawn.append(found)
-            elif self._rows.skip(self._skips, self._stream.row(prompt_id), found):
-                self._rows.check_share(self._skips, self.position)
+                misses = 0
+                continue
+            misses += 1
+            if self._rows.skip(self._skips, self._stream.row(prompt_id), found):
+                self._rows.check_share(self._skips, self.position // self._stream.hosts)
+            if misses > len(self._stream):  # all were bad before this run was resumed
+                raise ValueError(
+                    f"{self._rows.source}: a whole epoch without a usable row, the last: {found}"
+                )
         return drawn
 
     def sample(self) -> Drawn:
