@@ -32,7 +32,7 @@ def main() -> None:
     from g2rpo_jax.evaluate.run import conclude, run  # after prepare: JAX reads it once
 
     if MERGE.value:
-        conclude(Path(WORKDIR.value), settings.data.max_bad_share, print)
+        conclude(Path(WORKDIR.value), settings, print)
         return
     if settings.hosts > 1:
         workdir = Path(WORKDIR.value)

@@ -2,7 +2,9 @@
 
 import collections
 import statistics as std
+from collections.abc import Sequence
 
+from g2rpo_jax.evaluate import statistics
 from g2rpo_jax.evaluate.benchmarks import (
     BENCHMARKS,
     DOMAINS,
@@ -10,14 +12,17 @@ from g2rpo_jax.evaluate.benchmarks import (
     PAPER_MODEL,
     Benchmark,
 )
-from g2rpo_jax.evaluate.statistics import mean_and_error, pass_at
+from g2rpo_jax.evaluate.statistics import mean_and_error
 
 
-def summarise(header: dict, entries: list[dict]) -> dict:
+def summarise(
+    header: dict, entries: list[dict], pass_at: Sequence[int] = (1,), right_from: float = 1.0
+) -> dict:
     """Scores of every benchmark.
 
     Args:
       header, entries: from predictions.merge.
+      pass_at, right_from: see EvalSettings.
     Returns:
       {"model": ..., "settings": ..., "benchmarks": {name: {...}}, "domains": {name: average}}; the
       fields of a benchmark are told in docs/evaluation.md.
@@ -26,7 +31,8 @@ def summarise(header: dict, entries: list[dict]) -> dict:
     for entry in entries:
         by_name[entry["benchmark"]].append(entry)
     benchmarks = {
-        name: _summary(BENCHMARKS[name], by_name[name], settings) for name in header["rows"]
+        name: _summary(BENCHMARKS[name], by_name[name], pass_at, right_from)
+        for name in header["rows"]
     }
     return {
         "model": header["model"],
@@ -36,7 +42,9 @@ def summarise(header: dict, entries: list[dict]) -> dict:
     }
 
 
-def _summary(benchmark: Benchmark, entries: list[dict], settings: dict) -> dict:
+def _summary(
+    benchmark: Benchmark, entries: list[dict], ks: Sequence[int], right_from: float
+) -> dict:
     skipped = collections.Counter(e["skipped"] for e in entries if "skipped" in e)
     rows: dict[int, dict] = {}
     seeds = collections.defaultdict(list)
@@ -66,8 +74,7 @@ def _summary(benchmark: Benchmark, entries: list[dict], settings: dict) -> dict:
     categories = collections.defaultdict(list)
     for row, mean in zip(rows.values(), per_row, strict=True):
         categories[row["category"]].append(mean)
-    threshold = settings["right_from"]
-    right = [sum(s >= threshold for s in row["scores"]) for row in rows.values()]
+    right = [sum(s >= right_from for s in row["scores"]) for row in rows.values()]
     made = [len(row["scores"]) for row in rows.values()]
     scale = benchmark.scale
     return summary | {
@@ -75,8 +82,8 @@ def _summary(benchmark: Benchmark, entries: list[dict], settings: dict) -> dict:
         "stderr_rows": scale * error,
         "stderr_seeds": scale * seed_error if len(seeds) > 1 else None,
         "pass": {
-            str(k): 100.0 * std.fmean(map(pass_at, [k] * len(rows), made, right))
-            for k in settings["pass_at"]
+            str(k): 100.0 * std.fmean(map(statistics.pass_at, [k] * len(rows), made, right))
+            for k in ks
         },
         "tokens": std.fmean(r["tokens"] for r in responses),
         "ended": std.fmean(r["ended"] for r in responses),

@@ -74,9 +74,7 @@ def run(
     header = {
         "host": settings.host,
         "model": evaluator.origin,
-        "settings": settings.fingerprint()
-        | {"right_from": settings.right_from}
-        | {"pass_at": list(settings.pass_at)},
+        "settings": settings.fingerprint(),
         "files": {source.name: _files(source) for source in chosen},
         "rows": counts,
     }
@@ -97,17 +95,20 @@ def run(
     if settings.hosts > 1:
         say(f"host {settings.host} of {settings.hosts} is done: {path}; --merge joins them all")
         return None
-    return conclude(workdir, settings.data.max_bad_share, say)
+    return conclude(workdir, settings, say)
 
 
-def conclude(workdir: Path, max_bad_share: float, say: Callable[[str], None]) -> dict:
+def conclude(workdir: Path, settings: EvalSettings, say: Callable[[str], None]) -> dict:
     """Merges the predictions of a folder into results.json and results.md.
 
+    Args:
+      settings: only pass_at, right_from and data.max_bad_share count; the rest is in the files.
     Raises:
       ValueError: hosts or rows are missing, or more rows than allowed could not be used.
     """
     header, entries = predictions.merge(workdir)
-    summary = results.summarise(header, entries)
+    summary = results.summarise(header, entries, settings.pass_at, settings.right_from)
+    max_bad_share = settings.data.max_bad_share
     for name, result in summary["benchmarks"].items():
         bad = sum(result["skipped"].values())
         if bad > max_bad_share * (bad + result["rows"]) or not result["rows"]:

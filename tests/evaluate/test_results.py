@@ -4,7 +4,7 @@ import pytest
 
 from g2rpo_jax.evaluate.results import summarise, table
 
-SETTINGS = {"seeds": [0, 1], "hosts": 1, "pass_at": [1, 2, 4], "right_from": 1.0}
+SETTINGS = {"seeds": [0, 1], "hosts": 1}
 
 
 def entry(name, row, seed, scores, category="c"):
@@ -30,7 +30,7 @@ def summary():
         entry("ocrbench", 1, 1, [1.0, 1.0], "formulas"),
         {"benchmark": "ocrbench", "row": 2, "seed": None, "skipped": "broken_image"},
     ]
-    return summarise(header, entries)
+    return summarise(header, entries, pass_at=(1, 2, 4))
 
 
 def test_score_and_errors_over_rows_and_seeds(summary):

@@ -93,7 +93,7 @@ def test_hosts_together_are_one(greedy, whole, tmp_path):
     for host in (0, 1, 2):
         share = dataclasses.replace(GREEDY, host=host, hosts=3)
         assert run(share, tmp_path, loaded=greedy) is None
-    summary = conclude(tmp_path, 0.1, lambda text: None)
+    summary = conclude(tmp_path, GREEDY, lambda text: None)
     assert summary["benchmarks"] == whole[1]["benchmarks"]
     assert bare(predictions.merge(tmp_path)[1]) == bare(whole[2])
 
@@ -142,7 +142,10 @@ def test_bad_rows_are_skipped_counted_and_bounded(greedy, tmp_path):
     settings = dataclasses.replace(GREEDY, benchmarks=f"rows:{path}")
     with pytest.raises(ValueError, match="3 of 24 rows could not be used.*max_bad_share"):
         run(settings, tmp_path, loaded=greedy)
-    summary = conclude(tmp_path, 0.2, lambda text: None)
+    lenient = dataclasses.replace(
+        settings, data=dataclasses.replace(settings.data, max_bad_share=0.2)
+    )
+    summary = conclude(tmp_path, lenient, lambda text: None)
     got = summary["benchmarks"]["rows"]
     assert got["rows"] == 21 and sum(got["skipped"].values()) == 3
     assert "missing_image" in got["skipped"] and "prompt_too_long" in got["skipped"]
