@@ -9,6 +9,7 @@ import json
 import os
 import re
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Protocol
 from urllib.parse import parse_qsl
@@ -274,18 +275,16 @@ class JsonRows(Reopened):
             raise ValueError(f"data source {path!r} cannot be read: {error}") from None
         self.codes = self._index.code
 
-    def _open(self):
-        return open(self.path, "rb", buffering=0)
-
-    def __del__(self):
-        if self._opened is not None:
-            self._opened.close()
+    def _open(self) -> int:
+        descriptor = os.open(self.path, os.O_RDONLY)
+        weakref.finalize(self, os.close, descriptor)
+        return descriptor
 
     def raw(self, row: int) -> object:
         start, stop = int(self._index.start[row]), int(self._index.stop[row])
         where = self.where(row)
         # At an offset: threads share the file. It may have changed since it was indexed.
-        text = os.pread(self.opened.fileno(), stop - start, start)
+        text = os.pread(self.opened, stop - start, start)
         try:
             return json.loads(text.decode("utf-8"))
         except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""Prompts prepared ahead: alike in threads, processes, after a stop; bounded; nothing left behind."""
+"""Prompts prepared ahead: alike in threads and processes and after a stop; bounded; all ended."""
 
 import json
 import multiprocessing
