@@ -39,7 +39,8 @@ class Example:
       task: for G2RPO, shaping and metrics: task_type, or the problem type where there is none.
       data_type: "image", "video" or "text"; some rewards differ by it.
       images: file paths, encoded bytes or PIL images, in the order of the <image> markers.
-      videos: file paths or encoded bytes, in the order of the <video> markers.
+      videos: file paths, encoded bytes, or tuples of frames (each like an image), in the order of
+        the <video> markers.
       thinking: a chain of thought for supervised training; "" unless the row has one.
       where: file and row, for messages.
     """
@@ -52,7 +53,7 @@ class Example:
     task: str
     data_type: str
     images: tuple[Media, ...]
-    videos: tuple[Media, ...] = ()
+    videos: tuple[Media | tuple[Media, ...], ...] = ()
     thinking: str = ""
     where: str = ""
 

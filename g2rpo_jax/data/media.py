@@ -10,6 +10,7 @@ import os
 import stat
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from g2rpo_jax.data import images, video
@@ -215,11 +216,7 @@ def open_video(source: Media | tuple, limits: Limits, where: str = "") -> Clip:
         give.
     """
     if isinstance(source, tuple | list):
-        frames = [open_image(frame, limits, where) for frame in source]
-        try:
-            return video.from_frames(frames, limits.video)
-        except ValueError as error:
-            raise BadRow("broken_video", f"{where}: {error}") from None
+        return _open_frames(source, limits, where)
     name = f"{where}: video {_shown(source)}"
     if not isinstance(source, str | bytes):
         raise BadRow("not_a_video", f"{name} is neither a path nor a file's bytes")
@@ -227,6 +224,32 @@ def open_video(source: Media | tuple, limits: Limits, where: str = "") -> Clip:
     from g2rpo_jax.data import video_file  # PyAV takes a while to load, and few data sets need it
 
     return video_file.read(source, limits.video, name)
+
+
+def _open_frames(source: tuple, limits: Limits, where: str) -> Clip:
+    """A clip of pictures, `limits.video.fps` of them a second; each is resized when opened."""
+    settings = limits.video
+    numbers = video.sample(len(source), settings.fps, settings)
+    frames, size, fitted = [], None, None
+    for number in numbers.tolist():
+        frame = np.asarray(open_image(source[number], limits, f"{where}: frame {number + 1}"))
+        if size is None:
+            size = frame.shape[:2]
+            fitted = video.fitted_size(len(numbers), *size, settings)
+        elif frame.shape[:2] != size:
+            raise BadRow(
+                "broken_video",
+                f"{where}: frame {number + 1} of a video has {_by(frame)} pixels, the first "
+                f"{size[1]} x {size[0]}; resize them to one size",
+            )
+        frames.append(video.resized(frame, *fitted, settings.image.resample))
+    if not frames:
+        raise BadRow("empty_video", f"{where}: a video is a list of no frames")
+    return Clip(np.stack(frames), numbers / settings.fps, size)
+
+
+def _by(frame: np.ndarray) -> str:
+    return f"{frame.shape[1]} x {frame.shape[0]}"
 
 
 def _shown(source: object) -> str:

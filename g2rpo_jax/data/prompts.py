@@ -85,7 +85,7 @@ def messages(
       [{"role": "user", "content": parts}], a part being {"type": "image", "image": picture},
       {"type": "video", "video": clip} or {"type": "text", "text": ...}.
     Raises:
-      BadRow: media_count, if media and markers differ in number.
+      BadRow: image_count or video_count, if media and markers differ in number.
       ValueError: on an unknown template, or one that fails or loses a marker.
     """
     media = {
@@ -120,7 +120,7 @@ def marked(example: Example, counts: dict[str, int]) -> tuple[str, list[tuple[st
     Args:
       counts: of the media of each kind.
     Raises:
-      BadRow: media_count.
+      BadRow: image_count, video_count.
     """
     problem, marks = example.problem.replace("\0", ""), []
     kinds = [kind for kind in MARKERS if counts[kind] or example.data_type == kind]
@@ -128,7 +128,7 @@ def marked(example: Example, counts: dict[str, int]) -> tuple[str, list[tuple[st
         number = problem.count(MARKERS[kind])
         if number != counts[kind]:
             raise BadRow(
-                "media_count",
+                f"{kind}_count",
                 f"{example.where}: 'problem' has {number} {MARKERS[kind]} markers for "
                 f"{counts[kind]} {kind}s; one marker per {kind} is needed",
             )

@@ -294,18 +294,25 @@ def _media(raw: dict, kind: str, where: str, root: str, allow_outside: bool) -> 
         raise BadRow(f"bad_{field}", message)
     if _is_file(several):
         several = [several]
-    found = []
-    for value in _listed(several, field, where):
+
+    def usable(value: object) -> Media:
         if _is_file(value):  # Hugging Face's image and video columns
             inside, path = value.get("bytes"), value.get("path")
             value = path if inside is None else inside
         if isinstance(value, str) and value:
-            value = media.resolve(value, root, allow_outside, kind, where)
-        elif not isinstance(value, bytes | Image.Image):
+            return media.resolve(value, root, allow_outside, kind, where)
+        if not isinstance(value, bytes | Image.Image):
             message = f"{where}: {kind} {_short(value)} is neither a path nor a file's bytes"
             raise BadRow(f"bad_{field}", message)
-        found.append(value)
-    return tuple(found)
+        return value
+
+    return tuple(
+        # A video may be the list of its frames.
+        tuple(map(usable, value))
+        if kind == "video" and isinstance(value, list) and value
+        else usable(value)
+        for value in _listed(several, field, where)
+    )
 
 
 def _is_file(value: object) -> bool:

@@ -48,7 +48,8 @@ def generate(
     Args:
       model: from `models.load`; its directory holds tokenizer and processor.
       messages: chat messages, e.g. [{"role": "user", "content": [{"type": "image", "image": PIL},
-        {"type": "text", "text": "What is this?"}]}].
+        {"type": "text", "text": "What is this?"}]}]; {"type": "video", "video": path or frames}
+        parts likewise (Processor.encode).
       responses: how many to sample.
       max_tokens: at most this many tokens each.
       temperature: 0 is greedy (all responses are then equal).

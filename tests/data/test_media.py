@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 
 from g2rpo_jax.data import media
 from g2rpo_jax.data.example import BadRow, Example
+from g2rpo_jax.data.video import VideoSettings
 
 RNG = np.random.default_rng(0)
 LIMITS = media.Limits(max_image_pixels=100_000)
@@ -270,6 +271,20 @@ def test_open_media_opens_everything_of_a_row_in_order(tmp_path):
     opened = media.open_media(row, LIMITS)
     assert [image.size for image in opened.images] == [(30, 20), (40, 30)]
     (clip,) = opened.videos
-    assert clip.frames.shape == (3, 20, 30, 3) and clip.seconds.tolist() == [0, 0.5, 1]
+    assert clip.size == (20, 30) and clip.seconds.tolist() == [0, 0.5, 1]
+    assert len(clip.frames) == 3
     mixed = Example(**vars(row) | {"videos": ((corner(), corner(size=(5, 5))),)})
     assert reason(media.open_media, mixed, LIMITS) == "broken_video"
+
+
+def test_many_frames_are_sampled_and_resized_before_they_are_kept(tmp_path):
+    for i in range(40):
+        Image.new("RGB", (64, 32), (i, i, i)).save(tmp_path / f"{i}.png")
+    paths = tuple(str(tmp_path / f"{i}.png") for i in range(40))
+    os.remove(paths[1])  # one that is not taken
+    settings = VideoSettings(max_frames=4, frame_pixels=28 * 28, min_pixels=1)
+    clip = media.open_video(paths, media.Limits(video=settings))
+    assert clip.frames.shape == (4, 28, 28, 3) and clip.size == (32, 64)
+    assert clip.frames[:, 0, 0, 0].tolist() == [0, 13, 26, 39]
+    assert clip.seconds.tolist() == [0, 6.5, 13, 19.5]
+    assert reason(media.open_video, (), LIMITS, "f.json row 3") == "empty_video"

@@ -121,6 +121,11 @@ def test_a_row_of_the_training_file_is_read(folder):
             (b"v",),
         ),
         (
+            {"images": None, "videos": [["deep/good.png"] * 2], "problem": "<video>"},
+            "videos",
+            (("deep/good.png",) * 2,),
+        ),
+        (
             {"images": None, "problem": "What does <video> mean?", "data_type": "text"},
             "problem",
             "What does <video> mean?",
@@ -134,8 +139,14 @@ def test_a_row_of_the_training_file_is_read(folder):
 )
 def test_the_shapes_of_public_files_are_all_read(folder, changes, field, value):
     if field in ("images", "videos"):
-        value = tuple(v if isinstance(v, bytes) else str(folder / v) for v in value)
+        value = tuple(_found(folder, v) for v in value)
     assert getattr(example(folder, **changes), field) == value
+
+
+def _found(folder, value):
+    if isinstance(value, tuple):  # the frames of a video
+        return tuple(_found(folder, v) for v in value)
+    return value if isinstance(value, bytes) else str(folder / value)
 
 
 @pytest.mark.parametrize(
