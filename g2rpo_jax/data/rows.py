@@ -24,7 +24,7 @@ from g2rpo_jax.data.skips import Skips
 
 DATA_TYPES = ("image", "text", "video")
 MOST_TASKS = 1000
-FEWEST = 10  # bad rows before their share of the rows drawn so far says anything
+FEWEST = 10  # bad rows, before their share of the rows drawn so far says anything
 ANSWER = re.compile(r"\s*<answer>(.*)</answer>\s*", re.DOTALL)
 
 
@@ -115,16 +115,20 @@ class RowSet:
     def check_share(self, skips: Skips, drawn: int) -> None:
         """Whether the source is good enough, judged by the first `drawn` of its usable rows.
 
+        Before every row was seen, the bad ones must be at least ten, and more than chance puts
+        among the rows drawn so far (three standard deviations) where the share is as allowed.
         Raises:
-          ValueError: a larger share than data.max_bad_share is bad, and those are at least ten, or
-            every row was seen.
+          ValueError: the share of bad rows is above data.max_bad_share, or no row is good.
         """
-        known = len(self) - len(self.usable)
+        limit, known = self._settings.max_bad_share, len(self) - len(self.usable)
         bad = skips.total(self.files) - known
         seen = min(drawn, len(self.usable))
-        share = (known + bad / max(seen, 1) * len(self.usable)) / len(self)
-        enough = bad >= FEWEST or seen == len(self.usable)
-        if enough and (share > self._settings.max_bad_share or bad == len(self.usable)):
+        expected = (limit * len(self) - known) / len(self.usable) * seen
+        if seen == len(self.usable) or limit == 0:
+            too_many = bad > expected + 1e-9 or bad == seen
+        else:
+            too_many = bad >= FEWEST and bad > expected + 3 * max(expected, 0) ** 0.5
+        if too_many:
             raise self._too_many(skips, f"{known + bad} of {known + seen} rows cannot be used")
 
     def _too_many(self, skips: Skips, found: str) -> ValueError:

@@ -286,7 +286,7 @@ class JsonRows(Reopened):
         # At an offset: threads share the file. It may have changed since it was indexed.
         text = os.pread(self.opened, stop - start, start)
         try:
-            return json.loads(text.decode("utf-8"))
+            return json.loads(text.strip().decode("utf-8"))
         except UnicodeDecodeError as error:
             raise BadRow("not_utf8", f"{where} is not UTF-8 text: {error}") from None
         except (ValueError, RecursionError) as error:

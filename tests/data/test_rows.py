@@ -304,6 +304,8 @@ def test_too_many_bad_rows_are_an_error_after_ten_or_at_the_end_of_a_small_file(
     found, skips = counted(small)
     with pytest.raises(ValueError, match="3 of 20 rows cannot be used"):
         draw(found, skips, [*range(3, 20), 0, 1, 2])
+    with pytest.raises(ValueError, match="1 of 4 rows cannot be used"):
+        draw(*counted(small, max_bad_share=0.0), [5, 6, 7, 0])
     large = write(folder, "large.json", [raw(answer=None)] * 30 + [raw()] * 270)
     found, skips = counted(large, max_bad_share=0.11)  # there are 10%
     with pytest.raises(ValueError, match="10 of 10 rows cannot be used") as caught:
@@ -311,8 +313,9 @@ def test_too_many_bad_rows_are_an_error_after_ten_or_at_the_end_of_a_small_file(
     message = str(caught.value)
     assert "large.json row 9:" in message and "large.json row 10:" not in message
     found, skips = counted(large, max_bad_share=0.11)
-    order = np.random.default_rng(0).permutation(300).tolist()
-    assert len(draw(found, skips, order)) == 270 and skips.total() == 30
+    for seed in range(20):  # among few rows there may be more of them, by chance
+        order = np.random.default_rng(seed).permutation(300).tolist()
+        assert len(draw(found, Skips(), order)) == 270
 
 
 def test_a_file_without_a_good_row_is_an_error_at_any_limit(folder):
