@@ -27,6 +27,7 @@ def closing(workdir: Path, summary: dict, curves: Path, page: Path | None = None
             "",
             f"{state}: {summary['steps']} steps in {summary['wall_seconds']:.0f} s, "
             f"{compiled['count']} programs compiled in {compiled['seconds']:.0f} s",
+            *skipped(summary["rows_skipped_by_file"]),
             *shown,
             f"curves   {curves}",
             f"numbers  {workdir}/summary.json, metrics.jsonl, tensorboard/",
@@ -34,6 +35,15 @@ def closing(workdir: Path, summary: dict, curves: Path, page: Path | None = None
             f"weights  {workdir}/checkpoints",
         ]
     )
+
+
+def skipped(by_file: dict[str, dict[str, int]]) -> list[str]:
+    """A line for each file with rows that could not be used."""
+    lines = []
+    for file, reasons in by_file.items():
+        counts = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
+        lines.append(f"skipped  {sum(reasons.values()):,} rows of {file}: {counts}")
+    return lines
 
 
 PANELS = (
