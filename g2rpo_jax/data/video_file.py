@@ -206,7 +206,7 @@ class _Reader:
         if frame.width * frame.height > MOST_FRAME_PIXELS:
             raise self.bad("video_too_large", f"has frames of {frame.width} x {frame.height}")
         pixels = frame.to_ndarray(format="rgb24")
-        pixels = np.rot90(pixels, round(_rotation(frame) / 90))
+        pixels = np.rot90(pixels, round(frame.rotation / 90))  # counter-clockwise, both
         if not hasattr(self, "size"):
             self.size = pixels.shape[:2]
             wanted = len(video.sample(self.total, self.rate, self.settings))
@@ -217,11 +217,6 @@ class _Reader:
         return video.resized(
             np.ascontiguousarray(pixels), *self.fitted, self.settings.image.resample
         )
-
-
-def _rotation(frame) -> int:
-    """Degrees, counter-clockwise, that the frame is to be turned by to be shown."""
-    return frame.rotation
 
 
 class _LandedLate(Exception):

@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import struct
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -376,14 +377,29 @@ def test_frames_of_a_variable_rate_are_the_ones_shown_at_their_time():
         assert np.abs(wanted.astype(int) - frame).max() <= 1
 
 
-def test_recordings_of_a_turned_camera_are_set_upright(monkeypatch):
-    monkeypatch.setattr(
-        video_file, "_rotation", lambda frame: 90
-    )  # there is no way to write the mark with PyAV
-    clip = read(write(size=(96, 32)))
-    assert clip.size == (96, 32) and clip.frames.shape[1] > clip.frames.shape[2]
-    # The white left edge is the lower one after a quarter turn to the left.
-    assert clip.frames[0, -4:].min() > 200 and clip.frames[0, :4].max() < 100
+def turned(source, matrix):
+    """An mp4 file with another display matrix (a, b, c, d) in its track header."""
+    place = source.index(b"tkhd") + 4 + 40
+    values = list(struct.unpack(">9i", source[place : place + 36]))
+    values[0], values[1], values[3], values[4] = (one << 16 for one in matrix)
+    return source[:place] + struct.pack(">9i", *values) + source[place + 36 :]
+
+
+@pytest.mark.parametrize(
+    ("matrix", "edge"),
+    [
+        ((0, 1, -1, 0), np.s_[:4, :]),  # shown a quarter turn clockwise: left goes up
+        ((0, -1, 1, 0), np.s_[-4:, :]),  # counter-clockwise: left goes down
+        ((-1, 0, 0, -1), np.s_[:, -4:]),  # upside down: left goes right
+        ((1, 0, 0, 1), np.s_[:, :4]),
+    ],
+)
+def test_recordings_of_a_turned_camera_are_set_upright(matrix, edge):
+    clip = read(turned(write(size=(96, 48)), matrix))
+    assert clip.size == ((48, 96) if matrix[0] else (96, 48))
+    for frame in clip.frames:
+        assert frame[edge].min() > 190  # the left edge of what was written is white
+        assert np.median(frame) < 150
 
 
 def sound():
