@@ -9,7 +9,6 @@ from absl import flags
 from ml_collections import config_flags
 
 from g2rpo_jax import cli, platform
-from g2rpo_jax.config import resolve
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "config file: FILE.py:VARIANT")
 WORKDIR = flags.DEFINE_string("workdir", None, "run folder (default: runs/CONFIG_VARIANT)")
@@ -17,6 +16,9 @@ RESUME = flags.DEFINE_bool("resume", False, "go on from the newest checkpoint of
 
 
 def main() -> None:
+    # Imported here, as processes of data.workers import this file, too, and need no JAX.
+    from g2rpo_jax.config import resolve
+
     config = resolve(CONFIG.value)
     platform.prepare(config.host_devices)
     from g2rpo_jax.train.loop import run  # after prepare: JAX reads the environment once

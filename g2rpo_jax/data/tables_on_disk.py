@@ -20,7 +20,7 @@ from g2rpo_jax.data.example import BadRow
 from g2rpo_jax.data.sources import Classify, Reopened
 
 GROUP_BYTES = 32 << 20  # larger row groups are too slow to read for one row
-CACHE_BYTES = 256 << 20  # decoded row groups kept in a process
+CACHE_BYTES = 128 << 20  # decoded row groups kept in a process
 COPY_BYTES = 8 << 20  # rows copied at a time
 KIND_COLUMNS = ("problem_type", "task_type", "data_type")
 
