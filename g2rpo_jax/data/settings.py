@@ -14,12 +14,14 @@ class DataConfig:
         Hugging Face datasets (`FOLDER?split=NAME`), `embedded:SPLIT?rows=N` for the built-in task
         set, or several with commas between.
       image_dir: what relative media paths start from; empty means the rows' own folder.
-      template: how a row becomes a prompt: plain, release, onethinker.
+      template: how a row becomes a prompt: plain, release, onethinker, or a .jinja file's path.
       min_pixels, max_pixels: image size limits; 0 keeps the model directory's own.
       max_image_pixels: larger pictures (as their header says) are refused before decoding.
       allow_outside_paths: take absolute media paths, and ones that lead out of `image_dir`.
       video_fps, video_min_frames, video_max_frames: frames sampled per second, and their bounds.
-      video_frame_pixels: bound of a frame's height x width; 0 keeps the model directory's own.
+      video_frame_pixels: bound of a frame's height x width; 0 keeps the model directory's own (for
+        Qwen3-VL twelve times more). Two frames of 65536 pixels are 64 tokens and 256 patches. This
+        and 128 frames are what OneThinker's code trains with: at most 4,096 tokens, 16,384 patches.
       video_max_pixels: bound of frames x height x width; 0 keeps the model directory's own.
       video_max_seconds: longer videos are refused before decoding.
       video_outer_marks: see data.video.VideoSettings.
@@ -40,8 +42,8 @@ class DataConfig:
     allow_outside_paths: bool = False
     video_fps: float = 2.0
     video_min_frames: int = 4
-    video_max_frames: int = 768
-    video_frame_pixels: int = 0
+    video_max_frames: int = 128
+    video_frame_pixels: int = 64 * 32 * 32
     video_max_pixels: int = 0
     video_max_seconds: float = 3600.0
     video_outer_marks: bool = True
