@@ -229,6 +229,25 @@ def test_whatever_a_field_holds_the_row_is_good_or_bad_but_never_a_crash(folder,
         assert isinstance(found.answer, str) and found.problem.count("<image>") == len(found.images)
 
 
+@given(
+    changes=st.dictionaries(
+        st.sampled_from(["problem_type", "task_type", "data_type", "problem", "images", "videos"]),
+        JSON | st.sampled_from(["segmentation", "OCR", " math ", "video", "text", "<video> ?"]),
+    )
+)
+def test_the_index_takes_whatever_a_row_holds_and_agrees_with_its_check(folder, changes):
+    kinds, row = rows._Kinds(None), {**raw(), **changes}
+    code = kinds(row)
+    assert kinds(row) == code < len(kinds.names)
+    try:
+        found = rows.to_example(row, "here", DataConfig(), str(folder))
+    except rows.BadRow as bad:
+        assert code >= 0 or code == rows.sources.BAD_CODES["unknown_problem_type"]
+        assert bad.reason != "unknown_problem_type" or code < 0
+    else:
+        assert kinds.names[code] == found.task
+
+
 def write(folder, name, content):
     (folder / name).write_text(json.dumps(content), encoding="utf-8")
     return str(folder / name)
