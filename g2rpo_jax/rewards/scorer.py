@@ -3,7 +3,7 @@
 Where a response is scored:
 
 - Here, by a built-in reward: short texts (INLINE_CHARS). Their time and memory are bounded by
-  their length (every built-in reward says how), some milliseconds at worst; a child would add the
+  their length (every built-in reward says how), 30 ms at worst; a child would add the
   cost of the pipe and protect from nothing.
 - In a child process (`pool`), under the deadline and the memory limit: symbolic comparison, custom
   rewards, and long texts.
