@@ -73,7 +73,7 @@ class PromptStream:
         if not 0 <= host < hosts:
             raise ValueError(f"{host=} must lie in 0..{hosts - 1} ({hosts=})")
         self.position = 0
-        self._rows, self._shuffle = rows, shuffle
+        self._rows, self._seed, self._shuffle = rows, seed, shuffle
         self.host, self.hosts = host, hosts
         self._groups, draws, keys = _layout(rows, shares or {}, shuffle)
         self._ends = np.cumsum(draws)
@@ -87,6 +87,14 @@ class PromptStream:
     def __len__(self) -> int:
         """Draws of one epoch, over all hosts."""
         return int(self._ends[-1])
+
+    @property
+    def fingerprint(self) -> int:
+        """A number that changes with seed, shares and which rows there are, but not by host."""
+        found = zlib.crc32(np.array([self._seed, *self._ends], np.uint64).tobytes())
+        for group in self._groups:
+            found = zlib.crc32(np.asarray(group, np.int64).tobytes(), found)
+        return found
 
     @property
     def epoch(self) -> int:

@@ -7,6 +7,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from flax import nnx
 
 from g2rpo_jax import advantages, models, platform, shaping
@@ -291,6 +292,7 @@ class Trainer:
         """What a resumed run needs beside the device arrays, as JSON."""
         return {
             "position": self.feed.position,
+            "order": self.stream.fingerprint,
             "surplus": [row.to_json() for row in self.surplus],
             "skipped": self.skips.by_reason,
             "skipped_rows": self.skips.to_json(),
@@ -299,8 +301,16 @@ class Trainer:
 
     def restore_host(self, saved: dict) -> None:
         """Puts data position, surplus rows and counts back."""
+        same = saved["order"] == self.stream.fingerprint
+        if not same:  # at the places of surplus rows stand others now
+            logging.warning(
+                "training rows, their shares or the seed changed since the checkpoint: going on "
+                "at place %d of another order, without %d rows carried over",
+                saved["position"],
+                len(saved["surplus"]),
+            )
         self.surplus = [
-            Row.from_json(row, self.feed.again(row["prompt_id"])) for row in saved["surplus"]
+            Row.from_json(row, self.feed.again(row["prompt_id"])) for row in saved["surplus"] * same
         ]
         self.feed.seek(saved["position"])
         self.skips.restore(saved["skipped_rows"])

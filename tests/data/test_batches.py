@@ -194,6 +194,15 @@ def test_shares_of_zero_and_one_may_name_tasks_that_have_no_rows():
     assert len(PromptStream(Rows("ab"), shares=shares)) == 2
 
 
+def test_the_fingerprint_names_the_order():
+    def of(tasks="ab" * 5, seed=0, **options):
+        return PromptStream(Rows(tasks), seed, **options).fingerprint
+
+    assert of() == of(shares={"a": 1}) == of(host=1, hosts=2)
+    others = [of("ab" * 6), of(["a", ""] * 5), of(seed=1), of(seed=2**63), of(shares={"a": 2})]
+    assert len({of(), *others}) == 6
+
+
 def test_negative_positions_are_errors():
     with pytest.raises(ValueError, match="position=-2"):
         PromptStream(plain(3)).seek(-2)
