@@ -34,8 +34,8 @@ def get_config(variant: str = "greedy") -> ml_collections.ConfigDict:
 
 def greedy(config: ml_collections.ConfigDict) -> None:
     """Prompts and pixels as in training (configs/onethinker.py)."""
-    config.data.prompt_tokens = (1024, 2048, 4096, 16384)
-    config.data.patches = (0, 1024, 4096, 16384)
+    config.data.prompt_tokens = (1024, 2048, 4096, 8192, 16384)
+    config.data.patches = (0, 1024, 4096, 8192, 16384)
     config.data.min_pixels, config.data.max_pixels = 3136, 1048576
 
 
