@@ -281,7 +281,7 @@ class RunConfig:
       max_tokens: T, tokens of a response at most.
       decode_chunk: tokens decoded between two looks at which responses have finished.
       advantage_task: what groups rows where an estimator works per task: "task", or
-        "problem_type" (the release's key of G2RPO's second stage).
+        "problem_type" (segmentation split by data type; the key of the release's second stage).
       host_devices: on a CPU, devices to divide the host into (0: as XLA_FLAGS says).
     """
 

@@ -57,6 +57,12 @@ class Example:
     thinking: str = ""
     where: str = ""
 
+    @property
+    def type_task(self) -> str:
+        """The task that the row would have without a task_type: its problem type, segmentation
+        split by data type."""
+        return rewards.task_of(None, self.problem_type, self.data_type)
+
     def item(self, response: str) -> rewards.Item:
         """What a Scorer takes to score one response to this row."""
         return rewards.Item(

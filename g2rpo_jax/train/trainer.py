@@ -19,7 +19,7 @@ from g2rpo_jax.data.skips import Skips
 from g2rpo_jax.evaluate import TaskScore, evaluate
 from g2rpo_jax.parallel import mesh as meshes
 from g2rpo_jax.parallel import rules
-from g2rpo_jax.rewards import REWARDS, Scorer, TaskReward
+from g2rpo_jax.rewards import TASKS, TYPE_TASKS, Scorer, TaskReward
 from g2rpo_jax.rollout.encoder import Encoder
 from g2rpo_jax.rollout.engine import Engine
 from g2rpo_jax.rollout.sampler import SamplingConfig
@@ -66,7 +66,8 @@ class Trainer:
         self.updates = self.steps * config.batch.minibatches
         self.schedule = state.schedule(config.optim, self.updates)
         tx = state.optimizer(config.optim, self.updates)
-        names = self.tasks if config.advantage_task == "task" else tuple(REWARDS)
+        by_type = config.advantage_task == "problem_type"
+        names = (*TASKS, *TYPE_TASKS) if by_type else self.tasks
         self.advantage_names = names
         estimator = advantages.init_state(config.advantage, len(names))
         self.state = state.create(params, tx, estimator)
@@ -229,7 +230,9 @@ class Trainer:
         task_P = np.full(P, -1, np.int32)
         for i, row in enumerate(rows):
             reward_PG[i] = row.reward_G
-            task_P[i] = self.advantage_names.index(getattr(row.example, self.config.advantage_task))
+            by_type = self.config.advantage_task == "problem_type"
+            name = row.example.type_task if by_type else row.example.task
+            task_P[i] = self.advantage_names.index(name)
         return advantages.Group(
             reward_PG=reward_PG,
             valid_PG=np.repeat(task_P[:, None] >= 0, G, axis=1),

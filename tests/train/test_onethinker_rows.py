@@ -29,7 +29,12 @@ FLAGS = {
 @pytest.mark.slow
 def test_every_problem_type_trains_for_two_steps(directory, tmp_path):  # noqa: F811
     source = onethinker.write(tmp_path)
-    flags = FLAGS | {"config.data.train": source, "config.data.test": source}
+    flags = FLAGS | {
+        "config.data.train": source,
+        "config.data.test": source,
+        "config.advantage.name": "g2rpo_release",
+        "config.advantage_task": "problem_type",
+    }
     done = launch(
         directory,
         tmp_path / "run",
