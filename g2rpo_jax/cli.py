@@ -55,7 +55,18 @@ def parse(argv: list[str]) -> list[str]:
         reason = error
         while isinstance(reason, Exception) and reason.args:
             reason = reason.args[0]
-        sys.exit("error: no such config field: " + " ".join(str(reason).split()))
+        message = " ".join(str(reason).split())
+        sys.exit(f"error: no such config field: {_misspelt(argv, message)}")
+
+
+def _misspelt(argv: list[str], message: str) -> str:
+    """`message`, which names a field between quotes, with the whole flag that holds the field."""
+    for argument in argv[1:]:
+        path = argument.lstrip("-").partition("=")[0].split(".")
+        for depth, name in enumerate(path):
+            if path[0] == "config" and f"'{name}'" in message:
+                return f"--{'.'.join(path[: depth + 1])}: {message}"
+    return message
 
 
 def main(job: Callable[[], None], argument: str | None = None) -> None:

@@ -184,7 +184,7 @@ def _layout(
         if share not in (0, 1) and task not in groups:
             raise ValueError(
                 f"a sampling share of {share:g} is set for task {task!r}, of which there are no "
-                f"rows{nearest(task, groups)} Tasks of the rows: {', '.join(sorted(groups))}."
+                f"rows{nearest(task, groups)}. The rows have {', '.join(sorted(groups))}"
             )
     chosen = {task: shares[task] if task in shares else 1.0 for task in sorted(groups)}
     if all(share == 1 for share in chosen.values()):

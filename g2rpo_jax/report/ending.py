@@ -23,8 +23,7 @@ def closing(workdir: Path, summary: dict, curves: Path, page: Path | None = None
     return "\n".join(
         [
             "",
-            table(summary),
-            "",
+            *([table(summary), ""] if summary["after"] else []),
             f"{state}: {summary['steps']} steps in {summary['wall_seconds']:.0f} s, "
             f"{compiled['count']} programs compiled in {compiled['seconds']:.0f} s",
             *skipped(summary["rows_skipped_by_file"]),
