@@ -19,7 +19,7 @@ train: .venv/ready
 	$(BIN)/python launch/train.py --config=configs/onethinker.py:tiny
 
 test: .venv/ready-dev
-	$(BIN)/python -m pytest -n 2 --dist loadscope --durations=15
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations=15
 
 lint: .venv/ready-dev
 	$(BIN)/ruff check .

@@ -46,6 +46,7 @@ def paper(config: ml_collections.ConfigDict) -> None:
     """Equations 5-10 and 14 with the hyper-parameters of the paper's section on training."""
     config.responses, config.max_tokens, config.decode_chunk = 8, 4096, 32
     config.batch.rollout_prompts = config.batch.prompts = 128
+    config.batch.generate_prompts = 32
     config.batch.minibatches, config.batch.microbatches = 1, 16
     config.data.prompt_tokens = (1024, 2048, 4096, 8192, 16384)
     config.data.patches = (0, 1024, 4096, 8192, 16384)

@@ -79,19 +79,27 @@ class BatchConfig:
 
     Attributes:
       rollout_prompts: prompts sampled in one generation round.
+      generate_prompts: prompts decoded together, of like size; divides rollout_prompts (0: all).
       prompts: rows trained on per step, after filtering.
       minibatches: optimiser updates a step; each takes prompts / minibatches rows.
       microbatches: equal parts of a minibatch whose gradients are added up.
     """
 
     rollout_prompts: int = 128
+    generate_prompts: int = 0
     prompts: int = 128
     minibatches: int = 1
     microbatches: int = 8
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            at_least(f"batch.{field.name}", getattr(self, field.name), 1)
+            minimum = int(field.name != "generate_prompts")
+            at_least(f"batch.{field.name}", getattr(self, field.name), minimum)
+        if self.generate_prompts and self.rollout_prompts % self.generate_prompts:
+            raise ValueError(
+                f"batch.generate_prompts={self.generate_prompts} does not divide "
+                f"batch.rollout_prompts={self.rollout_prompts}: calls have one size"
+            )
         if self.prompts % (self.minibatches * self.microbatches):
             raise ValueError(
                 f"batch.prompts={self.prompts} does not divide into batch.minibatches="

@@ -18,3 +18,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")  # [P] with [P, G] is a s
 
 settings.register_profile("quick", deadline=None, max_examples=60)
 settings.load_profile("quick")
+
+
+def pytest_collection_modifyitems(items):
+    """The folders with the longest tests come first: then several processes end together."""
+    first = ("tests/train/", "tests/models/")
+    items.sort(key=lambda item: not item.nodeid.startswith(first))

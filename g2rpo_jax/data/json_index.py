@@ -210,8 +210,9 @@ class _Scanner:
         while True:
             try:
                 value, stop = DECODE.raw_decode(self._text, self._pos)
-                # A number at the window's end may go on behind it.
-                if stop < len(self._text) or self._at_end():
+                # A number near the window's end may go on behind it: of `1e+5` cut before the 5, the
+                # decoder takes the 1.
+                if stop + 2 < len(self._text) or self._at_end():
                     break
             except (ValueError, RecursionError) as error:
                 if self._at_end() or len(self._text) - self._pos >= MOST:

@@ -34,6 +34,7 @@ def respond(
     ids: Sequence[int] | None = None,
     seed: int = 0,
     step: int = 0,
+    limits: Sequence[int] | None = None,
 ) -> list[list[Response]]:
     """G responses to each prompt, decoded together.
 
@@ -45,13 +46,15 @@ def respond(
       pack: (prompts, rows) -> RowInputs.
       decode: token ids -> text.
       ids: what determines, with seed and step, each prompt's samples; default 0, 1, ...
+      limits: tokens that each prompt's responses may have; default the engine's.
     Returns:
       for every prompt its G responses.
     """
     n = len(prompts)
     id_P = np.zeros(rows, np.int64)
     id_P[:n] = np.arange(n) if ids is None else ids
-    limit_P = np.where(np.arange(rows) < n, engine.max_tokens, 0)
+    limit_P = np.zeros(rows, np.int64)
+    limit_P[:n] = engine.max_tokens if limits is None else limits
     out = engine.generate(
         params, pack(list(prompts), rows), id_P, seed=seed, step=step, limit_P=limit_P
     )

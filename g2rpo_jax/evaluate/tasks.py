@@ -1,7 +1,7 @@
 """Evaluation inside training: greedy responses to held-out rows, scored by the rewards."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -36,6 +36,7 @@ def evaluate(
     decode: Callable,
     scorer: Scorer,
     prompts: int,
+    limits: Mapping[str, int] | None = None,
 ) -> dict[str, TaskScore]:
     """Greedy accuracy per task.
 
@@ -47,13 +48,15 @@ def evaluate(
       decode: token ids -> text.
       scorer: the reward.
       prompts: rows decoded together.
+      limits: tokens that responses to a task's rows may have; default the engine's for all.
     Returns:
       TaskScore by task name, in name order.
     """
     results: dict[str, list[tuple[float, float, int]]] = {}
     for start in range(0, len(items), prompts):
         part = items[start : start + prompts]
-        answered = respond(engine, params, [p for _, p in part], prompts, pack, decode)
+        cut = [limits[example.task] for example, _ in part] if limits else None
+        answered = respond(engine, params, [p for _, p in part], prompts, pack, decode, limits=cut)
         said = [group[0] for group in answered]
         scores = scorer.score_batch(
             [example.item(response.text) for response, (example, _) in zip(said, part, strict=True)]

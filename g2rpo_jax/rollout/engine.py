@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -32,6 +33,12 @@ class Rollout:
     def length_PG(self) -> np.ndarray:
         """Generated tokens of each response, int."""
         return self.mask_PGT.sum(-1)
+
+
+def join(parts: Sequence[Rollout], order) -> Rollout:
+    """The rows of several rollouts, one after the other, then taken in `order` (integers [P])."""
+    columns = [[getattr(part, f.name) for part in parts] for f in dataclasses.fields(Rollout)]
+    return Rollout(*(np.concatenate(column)[order] for column in columns))
 
 
 class Engine:

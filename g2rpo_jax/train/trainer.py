@@ -13,6 +13,7 @@ from flax import nnx
 from g2rpo_jax import advantages, models, platform, shaping
 from g2rpo_jax.config import RunConfig
 from g2rpo_jax.data.batches import PromptStream
+from g2rpo_jax.data.encoding import patches
 from g2rpo_jax.data.processor import Processor
 from g2rpo_jax.data.rows import RowSet
 from g2rpo_jax.data.skips import Skips
@@ -21,10 +22,10 @@ from g2rpo_jax.parallel import mesh as meshes
 from g2rpo_jax.parallel import rules
 from g2rpo_jax.rewards import TASKS, TYPE_TASKS, Scorer, TaskReward
 from g2rpo_jax.rollout.encoder import Encoder
-from g2rpo_jax.rollout.engine import Engine
+from g2rpo_jax.rollout.engine import Engine, Rollout, join
 from g2rpo_jax.rollout.sampler import SamplingConfig
 from g2rpo_jax.train import state
-from g2rpo_jax.train.feed import Feed, held_out
+from g2rpo_jax.train.feed import Drawn, Feed, held_out
 from g2rpo_jax.train.policy_step import StepBatch, StepConfig, compile_score, compile_step
 from g2rpo_jax.train.rows import COMPONENTS, Row, stack, stack_part
 
@@ -59,6 +60,7 @@ class Trainer:
         data = config.data
         self.feed = Feed(self.stream, train, self.encoder, self.skips, data.workers, data.prefetch)
         self.test = self._test_items() if config.eval.every else []
+        self.limits = {k: t.max_tokens or config.max_tokens for k, t in config.tasks.items()}
         asked = {name: TaskReward(t.reward, t.format_weight) for name, t in config.tasks.items()}
         self.scorer = Scorer(config.reward, asked)
         self.surplus: list[Row] = []
@@ -78,6 +80,8 @@ class Trainer:
     def _check_divisions(self) -> None:
         batch = self.config.batch
         meshes.check_rows("batch.rollout_prompts", batch.rollout_prompts, self.mesh)
+        if batch.generate_prompts:
+            meshes.check_rows("batch.generate_prompts", batch.generate_prompts, self.mesh)
         meshes.check_rows("eval.prompts", self.config.eval.prompts, self.mesh)
         parts = batch.minibatches * batch.microbatches
         meshes.check_rows(
@@ -155,13 +159,8 @@ class Trainer:
         config = self.config
         started = time.perf_counter()
         drawn = self.feed.take(config.batch.rollout_prompts)
-        inputs = self.encoder.pack([d.prompt for d in drawn], len(drawn), self.model_config)
-        ids = [d.prompt_id for d in drawn]
         asked = [config.tasks[d.example.task] for d in drawn]
-        limit_P = [task.max_tokens or config.max_tokens for task in asked]
-        out = self.engine.generate(
-            self.state.params, inputs, ids, seed=config.seed, limit_P=limit_P
-        )
+        out = self._sample(drawn)
         texts = [
             [
                 self.processor.decode(tokens[mask])
@@ -198,6 +197,27 @@ class Trainer:
             )
             for p, d in enumerate(drawn)
         ]
+
+    def _sample(self, drawn: list[Drawn]) -> Rollout:
+        """Responses to the drawn prompts. Where they take several calls, prompts of like size share
+        one, so that a long video does not pad them all; samples do not depend on their company."""
+        size = self.config.batch.generate_prompts or len(drawn)
+        order = list(range(len(drawn)))
+        if size < len(drawn):
+            order.sort(key=lambda p: (patches(drawn[p].prompt), len(drawn[p].prompt.input_ids)))
+        parts = []
+        for start in range(0, len(order), size):
+            chosen = [drawn[p] for p in order[start : start + size]]
+            parts.append(
+                self.engine.generate(
+                    self.state.params,
+                    self.encoder.pack([d.prompt for d in chosen], size, self.model_config),
+                    [d.prompt_id for d in chosen],
+                    seed=self.config.seed,
+                    limit_P=[self.limits[d.example.task] for d in chosen],
+                )
+            )
+        return join(parts, np.argsort(order))
 
     def learn(self, rows: list[Row], step: int) -> tuple[list[dict], np.ndarray]:
         """Advantages of the step's rows, then one update per minibatch.
@@ -289,6 +309,7 @@ class Trainer:
             self.processor.decode,
             self.scorer,
             self.config.eval.prompts,
+            self.limits,
         )
 
     def host_state(self) -> dict:

@@ -88,6 +88,13 @@ def test_lines_are_rows_and_know_their_number(path, values, blank, end, windows)
     assert codes == [code(v) for v in values] and (found_numbers or []) == numbers
 
 
+@pytest.mark.parametrize("window", range(1, 16))
+def test_a_number_may_lie_across_a_windows_end(path, monkeypatch, window):
+    monkeypatch.setattr(json_index, "WINDOW", window)
+    texts = ["0.0", "-1e+5", "2E-7", "10", "1.5e300", "-0"]
+    assert found(path, f"[{','.join(texts)}]")[0] == [text.encode() for text in texts]
+
+
 def test_a_wrong_line_is_one_wrong_row(path):
     rows, codes, lines = found(path, '{"a": 1}\n{"a": \n"x" "y"\n[\n{"a": 2}', "rows.jsonl")
     assert codes == [7, WRONG, WRONG, WRONG, 7] and lines == [1, 2, 3, 4, 5]

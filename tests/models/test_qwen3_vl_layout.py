@@ -7,13 +7,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_qwen3_vl import IMAGE, batch, prompt, reference, torch_inputs
 from transformers.vision_utils import (
     get_vision_interpolation_indices_and_weights,
     get_vision_position_ids,
 )
 
 from g2rpo_jax.models.qwen3_vl import Qwen3VLConfig, pack
+from tests.models.tiny_qwen3_vl import IMAGE, batch, prompt, reference, torch_inputs
 
 THEIRS = reference()
 CONFIG = Qwen3VLConfig.from_dict(THEIRS.config.to_dict())

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
-from tiny_qwen3_vl import VIDEO, batch, prompt, reference, torch_inputs, torch_logits
 
 from g2rpo_jax import models
 from g2rpo_jax.models.qwen3_vl import pack
+from tests.models.tiny_qwen3_vl import VIDEO, batch, prompt, reference, torch_inputs, torch_logits
 
 TOLERANCE = 2e-4  # absolute, on logits of order one; what is seen is about 1e-5
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from tiny_qwen3_vl import IMAGE, VOCABULARY, prompt, reference
 
 from g2rpo_jax.models.qwen3_vl import Qwen3VL, Qwen3VLConfig, RowInputs, pack
+from tests.models.tiny_qwen3_vl import IMAGE, VOCABULARY, prompt, reference
 
 P, G, T, S, N = 3, 2, 5, 40, 48
 QUICK = {"xla_backend_optimization_level": 0}  # the compile is most of these tests' time

@@ -7,10 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_qwen3_vl import END, IMAGE, MERGE, PATCH_FEATURES, START, VIDEO, reference
 
 from g2rpo_jax import models
 from g2rpo_jax.models.qwen3_vl import Qwen3VLConfig, pack
+from tests.models.tiny_qwen3_vl import END, IMAGE, MERGE, PATCH_FEATURES, START, VIDEO, reference
 
 TOLERANCE = 2e-4  # absolute, on logits of order one, as for images
 SIDE = st.sampled_from([2, 4, 6])

@@ -10,11 +10,11 @@ import safetensors.numpy
 import torch
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from tiny_qwen3_vl import reference
 from transformers import Qwen3VLForConditionalGeneration
 
 from g2rpo_jax import models
 from g2rpo_jax.models.qwen3_vl import Qwen3VL, Qwen3VLConfig, weights
+from tests.models.tiny_qwen3_vl import reference
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Twenty thousand hostile answers over all problem types: benchmarks/fuzz_rewards.py."""
+"""Hostile answers over all problem types: a part of what benchmarks/fuzz_rewards.py asks."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "fuzz_rewards.py"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("mode", "count"), [("sound", 20_000), ("release", 5_000)])
+@pytest.mark.parametrize(("mode", "count"), [("sound", 5_000), ("release", 2_000)])
 def test_hostile_answers_stay_in_range_and_within_the_deadlines(mode, count):
     command = [sys.executable, SCRIPT, f"--mode={mode}", f"--count={count}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=540)

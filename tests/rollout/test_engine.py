@@ -6,7 +6,7 @@ import pytest
 
 from g2rpo_jax.models.qwen3_vl import pack
 from g2rpo_jax.parallel.mesh import MeshConfig, make, replicated
-from g2rpo_jax.rollout.engine import Engine
+from g2rpo_jax.rollout.engine import Engine, join
 from g2rpo_jax.rollout.sampler import SamplingConfig
 from g2rpo_jax.train.policy_step import StepConfig, compile_score
 from tests import tiny
@@ -108,6 +108,20 @@ def test_a_rows_limit_cuts_its_responses_and_nothing_else(rolled):
     np.testing.assert_array_equal(
         out.ended_PG, whole.ended_PG & (whole.length_PG <= limit_P[:, None])
     )
+
+
+def test_rows_decoded_in_several_calls_join_to_the_same(rolled):
+    params, rows, whole = rolled
+    order = [4, 0, 5, 2, 3, 1]
+    parts = [
+        engine().generate(params, pack([rows[p] for p in ids], tiny.CONFIG, 12, 8), ids, seed=3)
+        for ids in (order[:3], order[3:])
+    ]
+    out = join(parts, np.argsort(order))
+    np.testing.assert_array_equal(out.token_PGT, whole.token_PGT)
+    np.testing.assert_array_equal(out.mask_PGT, whole.mask_PGT)
+    np.testing.assert_array_equal(out.ended_PG, whole.ended_PG)
+    np.testing.assert_allclose(out.logp_PGT, whole.logp_PGT, rtol=1e-5, atol=1e-6)
 
 
 def test_a_chunk_that_does_not_divide_is_an_error():

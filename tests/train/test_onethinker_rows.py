@@ -17,6 +17,7 @@ FLAGS = {
     "config.data.prompt_tokens": (1024,),
     "config.data.patches": (0, 512),
     "config.batch.rollout_prompts": len(onethinker.KINDS),
+    "config.batch.generate_prompts": 4,
     "config.batch.prompts": len(onethinker.KINDS),
     "config.batch.minibatches": 1,
     "config.eval.every": 0,
@@ -34,6 +35,8 @@ def test_every_problem_type_trains_for_two_steps(directory, tmp_path):  # noqa: 
         "config.data.test": source,
         "config.advantage.name": "g2rpo_release",
         "config.advantage_task": "problem_type",
+        "config.eval.every": 2,
+        "config.eval.final_count": 1,
     }
     done = launch(
         directory,
@@ -50,7 +53,8 @@ def test_every_problem_type_trains_for_two_steps(directory, tmp_path):  # noqa: 
     assert {s["problem_type"] for s in samples if s["step"] == 1} == set(REWARDS)
     lengths = [r["tokens"] for s in samples if s["task"] == "tracking" for r in s["responses"]]
     assert lengths and max(lengths) <= 5
-    rows = metrics.read(tmp_path / "run" / "metrics.jsonl")
+    assert summary["evaluations"]["2"]["tracking"]["length_tokens"] <= 5
+    rows = [row for row in metrics.read(tmp_path / "run" / "metrics.jsonl") if row["step"]]
     tasks = {
         name.removeprefix("reward/total/") for name in rows[0] if name.startswith("reward/total/")
     }
@@ -75,6 +79,7 @@ def test_a_run_over_broken_rows_goes_on_and_names_each_reason(
             for name in ("template", "prompt_tokens", "patches", "max_pixels", "max_image_pixels")
         },
         "config.batch.rollout_prompts": 190,
+        "config.batch.generate_prompts": 0,
         "config.batch.prompts": 8,
         "config.filter.max_age": 0,
         "config.responses": 2,
