@@ -331,6 +331,13 @@ class RunConfig:
         tables.lookup(ESTIMATORS, self.advantage.name, kind="advantage.name")
         tables.lookup(OBJECTIVES, self.objective.name, kind="objective.name")
         tables.lookup(AGGREGATIONS, self.objective.aggregation, kind="objective.aggregation")
+        asked = {"release": "thinking", "onethinker": "think"}.get(self.data.template)
+        if asked not in (None, self.reward.think_tag):
+            raise ValueError(
+                f"data.template={self.data.template!r} asks for <{asked}> tags, but "
+                f"reward.think_tag={self.reward.think_tag!r} would find no response well formed: "
+                f"set reward.think_tag={asked}"
+            )
         if self.max_tokens % self.decode_chunk:
             raise ValueError(
                 f"max_tokens={self.max_tokens} is not a multiple of decode_chunk="

@@ -122,3 +122,12 @@ def test_tiny_and_cold_start_resolve():
 def test_an_unknown_variant_lists_the_known_ones():
     with pytest.raises(ValueError, match="no variant 'papr'; it has paper, release, tiny"):
         variant("papr")
+
+
+def test_a_template_and_the_rewards_agree_on_the_thinking_tag():
+    c = defaults()
+    c.data.template = "onethinker"
+    with pytest.raises(ValueError, match="set reward.think_tag=think"):
+        resolve(c)
+    c.reward.think_tag = "think"
+    assert resolve(c).reward.think_tag == "think"
