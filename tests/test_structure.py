@@ -73,6 +73,28 @@ def test_files_stay_readable(path):
     assert len(path.read_text().splitlines()) <= 500
 
 
+def modules(path: Path) -> set[str]:
+    """Dotted names of the package's files that a file imports at its top, or within a function."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("g2rpo_jax"):
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+def test_no_files_import_one_another_in_a_circle():
+    names = {".".join(p.relative_to(PACKAGE.parent).with_suffix("").parts): p for p in FILES}
+    left = {name: modules(path) & set(names) - {name} for name, path in names.items()}
+    while True:
+        free = {name for name, needs in left.items() if not needs & set(left)}
+        if not free:
+            break
+        left = {name: needs for name, needs in left.items() if name not in free}
+    assert not left, f"these files import one another in a circle, or stand above one: {left}"
+
+
 def heavy(module: str) -> set[str]:
     code = f"import sys, {module}; print(' '.join(sys.modules))"
     loaded = subprocess.run(

@@ -210,8 +210,8 @@ class _Scanner:
         while True:
             try:
                 value, stop = DECODE.raw_decode(self._text, self._pos)
-                # A number near the window's end may go on behind it: of `1e+5` cut before the 5, the
-                # decoder takes the 1.
+                # A number near the window's end may go on behind it: of `1e+5` cut before the 5,
+                # the decoder takes the 1.
                 if stop + 2 < len(self._text) or self._at_end():
                     break
             except (ValueError, RecursionError) as error:

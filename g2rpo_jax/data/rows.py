@@ -19,6 +19,7 @@ from PIL import Image
 from g2rpo_jax import rewards, tables
 from g2rpo_jax.data import media, sources
 from g2rpo_jax.data.example import IMAGE_MARKER, VIDEO_MARKER, BadRow, Example, Media
+from g2rpo_jax.data.parts import BAD_CODES, Part
 from g2rpo_jax.data.settings import DataConfig
 from g2rpo_jax.data.skips import Skips
 
@@ -98,7 +99,7 @@ class RowSet:
         Raises:
           ValueError: they are too large a share (data.max_bad_share), or no other is left.
         """
-        names = {code: reason for reason, code in sources.BAD_CODES.items()}
+        names = {code: reason for reason, code in BAD_CODES.items()}
         known = np.flatnonzero(self._codes < 0)
         for row in known[:FEWEST].tolist():
             part, place = self._place(row)
@@ -138,13 +139,13 @@ class RowSet:
             f"{self._settings.max_bad_share:g}; mend the rows or raise data.max_bad_share.{listed}"
         )
 
-    def _place(self, row: int) -> tuple[sources.Part, int]:
+    def _place(self, row: int) -> tuple[Part, int]:
         which = bisect.bisect_right(self._starts, row) - 1
         return self._parts[which], row - self._starts[which]
 
 
 class _Kinds:
-    """Codes of raw rows: a task's place in `names`, or one of sources.BAD_CODES."""
+    """Codes of raw rows: a task's place in `names`, or one of BAD_CODES."""
 
     def __init__(self, allowed: Sequence[str] | None):
         self.names: list[str] = []
@@ -154,7 +155,7 @@ class _Kinds:
 
     def __call__(self, raw: object) -> int:
         if not isinstance(raw, dict):
-            return sources.BAD_CODES["not_an_object"]
+            return BAD_CODES["not_an_object"]
         key = raw.get("problem_type"), raw.get("task_type"), _likely_type(raw)
         try:
             return self._known[key]
@@ -170,9 +171,9 @@ class _Kinds:
         try:
             task = _kinds(raw, data_type, "")[1]
         except BadRow as bad:
-            return sources.BAD_CODES[bad.reason]
+            return BAD_CODES[bad.reason]
         if self._allowed is not None and task not in self._allowed:
-            return sources.BAD_CODES["unknown_task"]
+            return BAD_CODES["unknown_task"]
         if task not in self._codes:
             if len(self.names) == MOST_TASKS:
                 raise ValueError(

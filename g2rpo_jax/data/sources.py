@@ -8,25 +8,16 @@ between. Each becomes parts; a part is one file and can be pickled: a copy opens
 import json
 import os
 import re
-import threading
 import weakref
-from collections.abc import Callable
-from typing import Protocol
 from urllib.parse import parse_qsl
 
 import numpy as np
 
 from g2rpo_jax.data import embedded, json_index
 from g2rpo_jax.data.example import BadRow
+from g2rpo_jax.data.parts import BAD_CODES, Classify, Part, Reopened
 from g2rpo_jax.tables import nearest
 
-# What a file's rows can be known not to be without a look at anything else: negative codes.
-BAD_CODES = {
-    "wrong_json": -1,
-    "not_an_object": -2,
-    "unknown_problem_type": -3,
-    "unknown_task": -4,
-}
 SUFFIXES = (".json", ".jsonl", ".parquet", ".arrow")
 # Files of `datasets` folders that hold no rows.
 NO_ROWS = {"dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json"}
@@ -36,28 +27,6 @@ SPLITS = {
     "test": ("test", "testing", "eval", "evaluation"),
 }
 SPLIT_WORD = re.compile(r"[a-z]+")
-
-Classify = Callable[[object], int]
-
-
-class Part(Protocol):
-    """The rows of one file.
-
-    Attributes:
-      path: of the file, or the specification of an embedded set.
-      folder: what media paths of its rows start from, unless told otherwise.
-      codes: int16 [rows], what `classify` gave for each row, or a value of BAD_CODES.
-    """
-
-    path: str
-    folder: str
-    codes: np.ndarray
-
-    def raw(self, row: int) -> object:
-        """The row's value; raises BadRow if its text cannot be read."""
-
-    def where(self, row: int) -> str:
-        """File and row, for messages."""
 
 
 def parts(source: str, classify: Classify) -> list[Part]:
@@ -235,31 +204,6 @@ def _split_of(name: str) -> str:
         if any(word in names for word in words):
             return split
     return "train"
-
-
-class Reopened:
-    """Opens its file where it is used first: in this process, or in the one it was sent to."""
-
-    def __init__(self):
-        self._lock, self._opened = threading.Lock(), None
-
-    def __getstate__(self) -> dict:
-        return {k: v for k, v in vars(self).items() if k not in ("_lock", "_opened")}
-
-    def __setstate__(self, state: dict) -> None:
-        Reopened.__init__(self)
-        vars(self).update(state)
-
-    def _open(self):
-        raise NotImplementedError
-
-    @property
-    def opened(self):
-        """What `_open` gives, opened once."""
-        with self._lock:
-            if self._opened is None:
-                self._opened = self._open()
-            return self._opened
 
 
 class JsonRows(Reopened):

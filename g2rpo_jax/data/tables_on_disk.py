@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from absl import logging
 
 from g2rpo_jax.data.example import BadRow
-from g2rpo_jax.data.sources import Classify, Reopened
+from g2rpo_jax.data.parts import Classify, Reopened
 
 GROUP_BYTES = 32 << 20  # larger row groups are too slow to read for one row
 CACHE_BYTES = 128 << 20  # decoded row groups kept in a process

@@ -242,7 +242,7 @@ def test_the_index_takes_whatever_a_row_holds_and_agrees_with_its_check(folder, 
     try:
         found = rows.to_example(row, "here", DataConfig(), str(folder))
     except rows.BadRow as bad:
-        assert code >= 0 or code == rows.sources.BAD_CODES["unknown_problem_type"]
+        assert code >= 0 or code == rows.BAD_CODES["unknown_problem_type"]
         assert bad.reason != "unknown_problem_type" or code < 0
     else:
         assert kinds.names[code] == found.task
