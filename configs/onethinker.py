@@ -75,9 +75,9 @@ def release(config: ml_collections.ConfigDict) -> None:
 
 def tiny(config: ml_collections.ConfigDict) -> None:
     """Two CPU cores, a few minutes: the shipped model on the embedded digits."""
-    config.steps = 200
+    config.steps = 230
     config.host_devices = 2
-    config.responses, config.max_tokens, config.decode_chunk = 8, 28, 7
+    config.responses, config.max_tokens, config.decode_chunk = 8, 26, 13
     config.model.directory, config.model.remat = "assets/tiny", "none"
     config.data.train = "embedded:train?rows=8192&seed=1"
     config.data.test = "embedded:test?rows=2160&seed=0"
@@ -92,7 +92,7 @@ def tiny(config: ml_collections.ConfigDict) -> None:
     config.shaping.length_weight, config.shaping.entropy_weight = 0.0, 0.05
     for task in config.tasks:
         config.tasks[task].entropy = (0.15, 0.6)
-    config.eval.every, config.eval.prompts = 100, 216
+    config.eval.every, config.eval.prompts = 115, 216
     config.eval.final_count, config.eval.final_every = 3, 10
     config.checkpoint.every = 40
 
