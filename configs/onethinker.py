@@ -77,7 +77,7 @@ def tiny(config: ml_collections.ConfigDict) -> None:
     """Two CPU cores, a few minutes: the shipped model on the embedded digits."""
     config.steps = 230
     config.host_devices = 2
-    config.responses, config.max_tokens, config.decode_chunk = 8, 26, 13
+    config.responses, config.max_tokens, config.decode_chunk = 8, 28, 7
     config.model.directory, config.model.remat = "assets/tiny", "none"
     config.data.train = "embedded:train?rows=8192&seed=1"
     config.data.test = "embedded:test?rows=2160&seed=0"
