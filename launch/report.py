@@ -1,7 +1,7 @@
 """Makes one HTML file of a run: curves, configuration, and a browsable sample of rollouts.
 
 python launch/report.py runs/onethinker_tiny
-python launch/report.py runs/onethinker_tiny --out=/tmp/page.html --samples=600 --megabytes=30
+python launch/report.py runs/onethinker_tiny --out=page.html --samples=600 --megabytes=30
 
 Works on finished, interrupted and running runs; a run writes the page itself when it ends.
 """
