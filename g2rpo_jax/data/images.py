@@ -41,6 +41,21 @@ class ImageSettings:
     resample: int = 3
 
 
+def read_json(path: str) -> dict:
+    """The JSON object of a model directory's file, empty where there is no such file.
+
+    Raises:
+      ValueError: naming the file, if it is not JSON.
+    """
+    if not os.path.exists(path):
+        return {}
+    with open(path, encoding="utf-8") as file:
+        try:
+            return json.load(file)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is not JSON: {error}") from None
+
+
 def load_settings(directory: str) -> ImageSettings:
     """Read preprocessor_config.json, or processor_config.json as newer transformers write it.
 
@@ -49,8 +64,7 @@ def load_settings(directory: str) -> ImageSettings:
     """
     path = os.path.join(directory, "preprocessor_config.json")
     if os.path.exists(path):
-        with open(path, encoding="utf-8") as file:
-            fields = json.load(file)
+        fields = read_json(path)
     else:
         path = os.path.join(directory, "processor_config.json")
         if not os.path.exists(path):
@@ -58,8 +72,7 @@ def load_settings(directory: str) -> ImageSettings:
                 f"{directory}: no preprocessor_config.json and no processor_config.json to say how "
                 "images become patches; copy one from the model's repository"
             )
-        with open(path, encoding="utf-8") as file:
-            fields = json.load(file).get("image_processor", {})
+        fields = read_json(path).get("image_processor", {})
     size = fields.get("size") or {}
     known = {
         "min_pixels": fields.get("min_pixels", size.get("shortest_edge")),

@@ -1,5 +1,6 @@
 """What every reader of one file gives: rows by place, a code for each, and itself to processes."""
 
+import abc
 import threading
 from collections.abc import Callable
 from typing import Protocol
@@ -36,7 +37,7 @@ class Part(Protocol):
         """File and row, for messages."""
 
 
-class Reopened:
+class Reopened(abc.ABC):
     """Opens its file where it is used first: in this process, or in the one it was sent to."""
 
     def __init__(self):
@@ -49,8 +50,9 @@ class Reopened:
         Reopened.__init__(self)
         vars(self).update(state)
 
+    @abc.abstractmethod
     def _open(self):
-        raise NotImplementedError
+        """Opens the file, or makes the rows."""
 
     @property
     def opened(self):

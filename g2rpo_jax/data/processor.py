@@ -21,6 +21,7 @@ from tokenizers import Tokenizer
 
 from g2rpo_jax.data import images, media, video
 from g2rpo_jax.data.example import BadRow
+from g2rpo_jax.data.images import read_json
 
 IMAGE_TOKEN = "<|image_pad|>"
 VIDEO_TOKEN = "<|video_pad|>"
@@ -108,7 +109,7 @@ class Processor:
             raise ValueError(f"{directory}/tokenizer.json cannot be read: {error}") from None
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        config = _json(directory, "tokenizer_config.json")
+        config = read_json(os.path.join(directory, "tokenizer_config.json"))
         self._template = _template(directory, config)
         own = images.load_settings(directory)
         self.settings = dataclasses.replace(own, **pixel_limits)
@@ -127,7 +128,7 @@ class Processor:
 
     def _ends(self, config: dict) -> tuple[tuple[int, ...], int]:
         """End and padding ids: generation_config.json first, the tokenizer's own otherwise."""
-        generation = _json(self.directory, "generation_config.json")
+        generation = read_json(os.path.join(self.directory, "generation_config.json"))
         listed = generation.get("eos_token_id")
         if listed is None:
             eos = [self.token_id(_content(config.get("eos_token")))]
@@ -312,18 +313,6 @@ def _required(directory: str, name: str) -> str:
     return path
 
 
-def _json(directory: str, name: str) -> dict:
-    """A JSON object, empty where the file is missing."""
-    path = os.path.join(directory, name)
-    if not os.path.exists(path):
-        return {}
-    with open(path, encoding="utf-8") as file:
-        try:
-            return json.load(file)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is not JSON: {error}") from None
-
-
 def _template(directory: str, config: dict) -> jinja2.Template:
     """The chat template: chat_template.jinja, chat_template.json or the tokenizer's own."""
     path = os.path.join(directory, "chat_template.jinja")
@@ -331,9 +320,8 @@ def _template(directory: str, config: dict) -> jinja2.Template:
         with open(path, encoding="utf-8") as file:
             text = file.read()
     else:
-        text = _json(directory, "chat_template.json").get("chat_template") or config.get(
-            "chat_template"
-        )
+        separate = read_json(os.path.join(directory, "chat_template.json"))
+        text = separate.get("chat_template") or config.get("chat_template")
         if not isinstance(text, str):
             raise ValueError(
                 f"{directory}: no chat template (chat_template.jinja, chat_template.json, or in "

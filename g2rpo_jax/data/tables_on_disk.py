@@ -36,13 +36,6 @@ class _Table(Reopened):
     def where(self, row: int) -> str:
         return f"{self._name} row {row}"
 
-    def _damaged(self, error: Exception) -> ValueError:
-        reason = " ".join(str(error).split())
-        return ValueError(
-            f"data source {self.path!r} cannot be read ({reason}): it may be cut off; "
-            "fetch it again"
-        )
-
     def _one(self, batch: pa.RecordBatch | pa.Table, place: int, row: int) -> dict:
         try:
             return batch.slice(place, 1).to_pylist()[0]
@@ -72,7 +65,7 @@ class ArrowRows(_Table):
                 chosen = batch.select(_kind_columns(batch.schema.names))
                 codes += [classify(raw) for raw in _pylist(chosen)]
         except (pa.ArrowException, OSError) as error:
-            raise self._damaged(error) from None
+            raise _damaged(self.path, error) from None
         self.codes = np.array(codes, np.int16)
 
     def _open(self) -> tuple[list[pa.RecordBatch], list[int]]:
@@ -86,7 +79,7 @@ class ArrowRows(_Table):
                 file.seek(0)
                 batches = list(pa.ipc.open_stream(file))
         except (pa.ArrowException, OSError) as error:
-            raise self._damaged(error) from None
+            raise _damaged(self.path, error) from None
         return batches, _starts(len(batch) for batch in batches)
 
     def raw(self, row: int) -> dict:
@@ -109,7 +102,7 @@ class ParquetRows(_Table):
                 for batch in table.to_batches(max_chunksize=10_000):
                     codes += [classify(raw) for raw in _pylist(batch)]
         except (pa.ArrowException, OSError) as error:
-            raise self._damaged(error) from None
+            raise _damaged(self.path, error) from None
         self.codes = np.array(codes, np.int16)
 
     def _open(self) -> tuple[pq.ParquetFile, list[int]]:
@@ -117,7 +110,7 @@ class ParquetRows(_Table):
         try:
             file = pq.ParquetFile(self.path)
         except (pa.ArrowException, OSError) as error:
-            raise self._damaged(error) from None
+            raise _damaged(self.path, error) from None
         meta = file.metadata
         return file, _starts(meta.row_group(i).num_rows for i in range(meta.num_row_groups))
 
@@ -173,7 +166,7 @@ def parquet(path: str, folder: str, classify: Classify) -> _Table:
     try:
         meta = pq.read_metadata(path)
     except (pa.ArrowException, OSError) as error:
-        raise _Table(path, folder)._damaged(error) from None
+        raise _damaged(path, error) from None
     groups = [meta.row_group(i).total_byte_size for i in range(meta.num_row_groups)]
     if max(groups, default=0) <= GROUP_BYTES:
         return ParquetRows(path, folder, classify)
@@ -193,9 +186,16 @@ def parquet(path: str, folder: str, classify: Classify) -> _Table:
         rows = ArrowRows(path, folder, classify, copy)
     except (pa.ArrowException, OSError) as error:
         remove()
-        raise _Table(path, folder)._damaged(error) from None
+        raise _damaged(path, error) from None
     weakref.finalize(rows, remove)  # here alone: what is sent to other processes removes nothing
     return rows
+
+
+def _damaged(path: str, error: Exception) -> ValueError:
+    reason = " ".join(str(error).split())
+    return ValueError(
+        f"data source {path!r} cannot be read ({reason}): it may be cut off; fetch it again"
+    )
 
 
 def _copy(path: str, target: str, rows: int, size: int) -> None:

@@ -5,7 +5,6 @@ level of 255 at most), and a clip of one frame is taken.
 """
 
 import dataclasses
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from g2rpo_jax.data.example import BadRow
-from g2rpo_jax.data.images import MAX_ASPECT, ImageSettings, to_rgb
+from g2rpo_jax.data.images import MAX_ASPECT, ImageSettings, read_json, to_rgb
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +72,11 @@ def load_settings(directory: str, image: ImageSettings) -> VideoSettings:
     Args:
       image: the pictures' settings, for what the file leaves open.
     """
-    fields = _json(os.path.join(directory, "video_preprocessor_config.json"))
+    fields = read_json(os.path.join(directory, "video_preprocessor_config.json"))
     if not fields:
-        fields = _json(os.path.join(directory, "processor_config.json")).get("video_processor", {})
+        fields = read_json(os.path.join(directory, "processor_config.json")).get(
+            "video_processor", {}
+        )
     size = fields.get("size") or {}
     same = ("patch_size", "merge_size", "temporal_patch_size", "rescale_factor", "resample")
     own = {name: fields[name] for name in same if fields.get(name) is not None}
@@ -97,16 +98,6 @@ def load_settings(directory: str, image: ImageSettings) -> VideoSettings:
     }
     known = {name: value for name, value in known.items() if value is not None}
     return VideoSettings(image=image, **known)
-
-
-def _json(path: str) -> dict:
-    if not os.path.exists(path):
-        return {}
-    with open(path, encoding="utf-8") as file:
-        try:
-            return json.load(file)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is not JSON: {error}") from None
 
 
 def sample(frames: int, rate: float, settings: VideoSettings) -> np.ndarray:

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from g2rpo_jax import models
 from g2rpo_jax.models.qwen3_vl import Qwen3VLConfig, pack
-from tests.models.tiny_qwen3_vl import END, IMAGE, MERGE, PATCH_FEATURES, START, VIDEO, reference
+from tests.models.tiny_qwen3_vl import (
+    END,
+    IMAGE,
+    MERGE,
+    PATCH_FEATURES,
+    START,
+    VIDEO,
+    padded,
+    reference,
+)
 
 TOLERANCE = 2e-4  # absolute, on logits of order one, as for images
 SIDE = st.sampled_from([2, 4, 6])
@@ -52,14 +61,7 @@ def conversation(rng, media):
 
 def batch(prompts, side="left"):
     """What transformers' processor returns for them: images and videos apart."""
-    length = max(len(p.input_ids) for p in prompts)
-    ids = np.full((len(prompts), length), 7, np.int64)
-    mask = np.zeros((len(prompts), length), np.int64)
-    for row, p in enumerate(prompts):
-        n = len(p.input_ids)
-        here = slice(0, n) if side == "right" else slice(length - n, length)
-        ids[row, here], mask[row, here] = p.input_ids, 1
-    arrays = dict(input_ids=ids, attention_mask=mask)
+    arrays = padded(prompts, side)
     every = [medium for p in prompts for medium in p.media]
     for kind, values, grids in (
         ("image", "pixel_values", "image_grid_thw"),

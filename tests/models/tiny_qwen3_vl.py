@@ -76,8 +76,8 @@ def prompt(rng, grids=(), words=(3, 9), token=IMAGE):
     )
 
 
-def batch(prompts, side="right"):
-    """The arrays that Hugging Face's processor returns for prompts padded on one side."""
+def padded(prompts, side):
+    """input_ids and attention_mask of prompts padded on one side."""
     length = max(len(p.input_ids) for p in prompts)
     ids = np.full((len(prompts), length), 7, np.int64)
     mask = np.zeros((len(prompts), length), np.int64)
@@ -85,7 +85,12 @@ def batch(prompts, side="right"):
         n = len(p.input_ids)
         here = slice(0, n) if side == "right" else slice(length - n, length)
         ids[row, here], mask[row, here] = p.input_ids, 1
-    arrays = dict(input_ids=ids, attention_mask=mask)
+    return dict(input_ids=ids, attention_mask=mask)
+
+
+def batch(prompts, side="right"):
+    """The arrays that Hugging Face's processor returns for prompts padded on one side."""
+    arrays = padded(prompts, side)
     seen = [p for p in prompts if p.pixel_values is not None]
     if seen:
         arrays["pixel_values"] = np.concatenate([p.pixel_values for p in seen])
