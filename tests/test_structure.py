@@ -25,6 +25,7 @@ LEVELS = {
     "advantages": 7,
     "ranks": 8,
     "objectives": 7,
+    "settings": 5,
     "shaping": 7,
     "masked": 9,
     "tables": 9,

@@ -51,6 +51,9 @@ class Prompt:
     image_grid_thw: np.ndarray | None
 
 
+NOTHING = nnx.State({})  # no parameter is frozen
+
+
 def model(seed: int = 0):
     """(graphdef, params) of a random model whose logits are of order one."""
     return nnx.split(Qwen3VL(CONFIG, nnx.Rngs(seed)))

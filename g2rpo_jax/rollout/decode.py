@@ -5,8 +5,11 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from g2rpo_jax.models.logprobs import logits_of
+from g2rpo_jax.parallel.mesh import ROWS, row_sharding
+from g2rpo_jax.parallel.rules import path_name
 from g2rpo_jax.rollout.sampler import SamplingConfig, sample
 
 
@@ -26,6 +29,20 @@ class DecodeState:
     finished_PG: jax.Array
     limit_P: jax.Array
     cache: object
+
+
+def shardings(state: DecodeState, mesh: Mesh) -> DecodeState:
+    """How a decoding state is divided: rows over data and fsdp, key heads over tensor."""
+
+    def of(path, x):
+        if not path_name(path).startswith("cache."):
+            return row_sharding(mesh)
+        # Layers, rows, [responses,] key heads, ...: heads stand third from the right.
+        heads = "tensor" if x.shape[-3] % mesh.shape["tensor"] == 0 else None
+        middle = [None] * (x.ndim - 5)
+        return NamedSharding(mesh, PartitionSpec(None, *ROWS, *middle, heads, None, None))
+
+    return jax.tree_util.tree_map_with_path(of, state)
 
 
 def prefill(graphdef, params, inputs, limit_P, *, responses: int, tokens: int) -> DecodeState:

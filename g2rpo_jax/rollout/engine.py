@@ -45,6 +45,9 @@ class Engine:
     """Generation with the same parameters and the same attention as training: nothing to sync.
 
     Programs are compiled once per input shape; `generate` takes every shape, callers keep them few.
+
+    Attributes:
+      prefill, decode: the jitted programs of rollout.decode.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Engine:
         sampling: SamplingConfig,
         eos: tuple[int, ...],
         pad: int,
+        donate: bool = True,
     ):
         """
         Args:
@@ -66,6 +70,7 @@ class Engine:
           responses, max_tokens, chunk: G, T, and the tokens of one decoding chunk (divides T).
           sampling: temperature, top-k, top-p.
           eos, pad: end-of-sequence token ids, padding token id.
+          donate: whether a chunk reuses the memory of the state it was given.
         """
         if max_tokens % chunk:
             raise ValueError(f"max_tokens={max_tokens} is not a multiple of chunk={chunk}")
@@ -73,12 +78,12 @@ class Engine:
             raise ValueError("no end-of-sequence token: generation could never stop early")
         self.mesh, self.responses, self.max_tokens, self.chunk = mesh, responses, max_tokens, chunk
         # Rows come in divided over the mesh; the compiler carries that through state and outputs.
-        self._prefill = jax.jit(
+        self.prefill = jax.jit(
             functools.partial(prefill, graphdef, responses=responses, tokens=max_tokens)
         )
-        self._decode = jax.jit(
+        self.decode = jax.jit(
             functools.partial(decode_chunk, graphdef, sampling=sampling, eos=eos, pad=pad),
-            donate_argnums=2,
+            donate_argnums=(2,) if donate else (),
         )
         self.greedy, self.eos, self.pad = sampling.temperature == 0, eos, pad
 
@@ -107,7 +112,7 @@ class Engine:
             else uniforms(seed, step, prompt_ids, self.responses, self.max_tokens)
         )
         inputs = jax.device_put(inputs, rows)
-        state = self._prefill(params, inputs, jax.device_put(limit_P, rows))
+        state = self.prefill(params, inputs, jax.device_put(limit_P, rows))
         token_PGT = np.full(shape, self.pad, np.int32)
         mask_PGT = np.zeros(shape, bool)
         logp_PGT = np.zeros(shape, np.float32)
@@ -115,7 +120,7 @@ class Engine:
             here = slice(start, start + self.chunk)
             u_PGc = jax.device_put(u_PGT[..., here], rows)
             at = jax.device_put(np.int32(start), replicated(self.mesh))
-            state, *outs = self._decode(params, inputs, state, u_PGc, at)
+            state, *outs = self.decode(params, inputs, state, u_PGc, at)
             token_PGT[..., here], mask_PGT[..., here], logp_PGT[..., here] = jax.device_get(outs)
             if jax.device_get(state.finished_PG).all():
                 break

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
-from g2rpo_jax.config import FilterConfig
+from g2rpo_jax.settings import FilterConfig
 from g2rpo_jax.train.rows import Row
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from g2rpo_jax.config import FilterConfig
+from g2rpo_jax.settings import FilterConfig
 from g2rpo_jax.train.filtering import Collected, keeps
 from g2rpo_jax.train.rows import Row
 

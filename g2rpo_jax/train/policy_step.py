@@ -80,9 +80,11 @@ class StepConfig:
         return len(self.entropy_low)
 
 
-def response_stats(graphdef, params, inputs, response_PGT, config: StepConfig) -> TokenStats:
+def response_stats(
+    graphdef, params, frozen, inputs, response_PGT, config: StepConfig
+) -> TokenStats:
     """Log-probs and entropies of given responses: the one forward pass of training and scoring."""
-    model = nnx.merge(graphdef, params)
+    model = nnx.merge(graphdef, params, frozen)
     hidden_PGTD = model.row_hidden(inputs, response_PGT, remat=config.remat)
     return token_stats(
         hidden_PGTD,
@@ -113,9 +115,9 @@ def _entropy_sums(stats: TokenStats, batch: StepBatch, config: StepConfig):
     )
 
 
-def _loss(params, graphdef, batch: StepBatch, weight_PGT, entropy_sums, config: StepConfig):
+def _loss(params, frozen, graphdef, batch: StepBatch, weight_PGT, entropy_sums, config: StepConfig):
     """This part's share of the minibatch loss, and its metric sums."""
-    stats = response_stats(graphdef, params, batch.inputs, batch.response_PGT, config)
+    stats = response_stats(graphdef, params, frozen, batch.inputs, batch.response_PGT, config)
     mask_PGT = batch.mask_PGT.astype(jnp.float32)
     logp_PGT = jnp.where(batch.mask_PGT, stats.logp_PGT, 0.0)
     on_policy_P11 = batch.on_policy_P[:, None, None]
@@ -153,13 +155,14 @@ def _loss(params, graphdef, batch: StepBatch, weight_PGT, entropy_sums, config: 
 
 
 def policy_step(
-    graphdef, tx: optax.GradientTransformation, config: StepConfig, state: TrainState, batch
+    graphdef, tx: optax.GradientTransformation, config: StepConfig, state: TrainState, frozen, batch
 ):
     """One update.
 
     Args:
       graphdef: of the nnx model.  tx: the optimiser.  config: static.
       state: TrainState; donated by the compiled form.
+      frozen: the parameters that are not trained.
       batch: StepBatch of P rows.
     Returns:
       (TrainState, dict of float32 sums and counts; see `metrics.step_metrics`). An update whose
@@ -171,7 +174,7 @@ def policy_step(
     grad_of = jax.value_and_grad(_loss, has_aux=True)
     if config.microbatches == 1:
         (_, (sums, gap_max)), grads = grad_of(
-            state.params, graphdef, batch, weight_PGT, None, config
+            state.params, frozen, graphdef, batch, weight_PGT, None, config
         )
     else:
         parts = split_rows((batch, weight_PGT), config.microbatches)
@@ -180,7 +183,7 @@ def policy_step(
             # Which side of its band a task is on depends on all rows: one look before the gradient.
             def look(_, part):
                 stats = response_stats(
-                    graphdef, state.params, part.inputs, part.response_PGT, config
+                    graphdef, state.params, frozen, part.inputs, part.response_PGT, config
                 )
                 return None, _entropy_sums(stats, part, config)
 
@@ -188,7 +191,7 @@ def policy_step(
             entropy_sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), per_part)
 
         def add(carry, part):
-            (_, aux), grads = grad_of(state.params, graphdef, *part, entropy_sums, config)
+            (_, aux), grads = grad_of(state.params, frozen, graphdef, *part, entropy_sums, config)
             return jax.tree.map(jnp.add, carry, grads), aux
 
         zeros = jax.tree.map(jnp.zeros_like, state.params)
@@ -204,7 +207,6 @@ def policy_step(
     new = TrainState(
         keep(params, state.params),
         keep(opt_state, state.opt_state),
-        state.estimator,
         state.update + 1,
         state.skipped + jnp.where(ok, 0, 1),
     )
@@ -212,29 +214,29 @@ def policy_step(
     return new, sums
 
 
-def compile_step(graphdef, tx, config: StepConfig, mesh: Mesh, state: TrainState, donate: bool):
-    """`policy_step` jitted with explicit shardings: (state, batch) -> (state, sums)."""
+def compile_step(
+    graphdef, tx, config: StepConfig, mesh: Mesh, state: TrainState, frozen, donate: bool
+):
+    """`policy_step` jitted with explicit shardings: (state, frozen, batch) -> (state, sums)."""
     placed = rules.shardings(state, mesh)
     return jax.jit(
         functools.partial(policy_step, graphdef, tx, config),
-        in_shardings=(placed, row_sharding(mesh)),
+        in_shardings=(placed, rules.shardings(frozen, mesh), row_sharding(mesh)),
         out_shardings=(placed, replicated(mesh)),
         donate_argnums=(0,) if donate else (),
     )
 
 
-def score(graphdef, config: StepConfig, params, inputs, response_PGT) -> jax.Array:
+def score(graphdef, config: StepConfig, params, frozen, inputs, response_PGT) -> jax.Array:
     """Log-probs of given responses under given parameters, float32 [P, G, T]."""
+    stats = functools.partial(response_stats, graphdef, params, frozen, config=config)
     if config.microbatches == 1:
-        return response_stats(graphdef, params, inputs, response_PGT, config).logp_PGT
-
-    def one(_, part):
-        return None, response_stats(graphdef, params, *part, config).logp_PGT
-
-    _, logp = jax.lax.scan(one, None, split_rows((inputs, response_PGT), config.microbatches))
+        return stats(inputs, response_PGT).logp_PGT
+    parts = split_rows((inputs, response_PGT), config.microbatches)
+    _, logp = jax.lax.scan(lambda _, part: (None, stats(*part).logp_PGT), None, parts)
     return logp.swapaxes(0, 1).reshape(response_PGT.shape)
 
 
 def compile_score(graphdef, config: StepConfig, mesh: Mesh):
-    """`score` jitted: (params, inputs, response_PGT) -> logp_PGT."""
+    """`score` jitted: (params, frozen, inputs, response_PGT) -> logp_PGT."""
     return jax.jit(functools.partial(score, graphdef, config), out_shardings=row_sharding(mesh))

@@ -4,10 +4,10 @@ import dataclasses
 
 import numpy as np
 
-from g2rpo_jax.config import FilterConfig
 from g2rpo_jax.data.example import BadRow, Example
 from g2rpo_jax.data.media import Limits, open_media
 from g2rpo_jax.report import SampleLog, answers
+from g2rpo_jax.settings import FilterConfig
 from g2rpo_jax.train.filtering import Collected, keeps
 from g2rpo_jax.train.rows import Row
 

@@ -147,11 +147,12 @@ def run(config: SftConfig) -> dict:
     shape = model_config(config.shape, processor)
     model = Qwen3VL(shape, nnx.Rngs(config.seed))
     graphdef, params = nnx.split(model)
+    frozen = nnx.State({})
     mesh = meshes.make(meshes.MeshConfig())
     meshes.check_rows("prompts", config.prompts, mesh)
     teacher = Teacher(config, processor, shape)
     tx = state.optimizer(config.optim, config.steps)
-    train = state.create(params, tx, ())
+    train = state.create(params, tx)
     train = jax.device_put(train, rules.shardings(train, mesh))
     step_config = StepConfig(
         objective=NLL,
@@ -159,7 +160,7 @@ def run(config: SftConfig) -> dict:
         entropy_high=(0.0,),
         microbatches=config.microbatches,
     )
-    update = compile_step(graphdef, tx, step_config, mesh, train, donate=True)
+    update = compile_step(graphdef, tx, step_config, mesh, train, frozen, donate=True)
     greedy = Engine(
         graphdef,
         mesh,
@@ -183,7 +184,7 @@ def run(config: SftConfig) -> dict:
     for step in (bar := tqdm(range(1, config.steps + 1), desc="sft", dynamic_ncols=True)):
         captions_only = step <= config.caption_steps
         batch = teacher.draw({CAPTIONS: 1.0} if captions_only else task_weights(config, scores))
-        train, sums = update(train, jax.device_put(batch, meshes.row_sharding(mesh)))
+        train, sums = update(train, frozen, jax.device_put(batch, meshes.row_sharding(mesh)))
         if step == config.caption_steps:
             tqdm.write(f"captions: {float(sums['loss']):.3f} nats per token")
         if step % config.eval_every == 0 and not captions_only:

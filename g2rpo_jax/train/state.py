@@ -6,9 +6,11 @@ import re
 import jax
 import jax.numpy as jnp
 import optax
+from flax import nnx
 
-from g2rpo_jax.config import OptimConfig
 from g2rpo_jax.parallel import rules
+from g2rpo_jax.platform import Backend
+from g2rpo_jax.settings import ModelConfig, OptimConfig
 
 MATRIX = re.compile(r"(_proj|embedding|head|pos_embed)(\.|$)")
 
@@ -19,16 +21,14 @@ class TrainState:
     """Everything on the device that a resumed run needs.
 
     Attributes:
-      params: trained parameters (an nnx.State).
+      params: the parameters that are trained (an nnx.State).
       opt_state: optax state.
-      estimator: the advantage estimator's state (moving averages; empty for most).
       update: int32, optimiser updates tried so far.
       skipped: int32, updates skipped because the gradient was not finite.
     """
 
     params: object
     opt_state: object
-    estimator: object
     update: jax.Array
     skipped: jax.Array
 
@@ -73,8 +73,17 @@ def optimizer(config: OptimConfig, updates: int) -> optax.GradientTransformation
     )
 
 
-def create(params, tx: optax.GradientTransformation, estimator) -> TrainState:
+def create(params, tx: optax.GradientTransformation) -> TrainState:
     """A fresh state: zero moments, no updates."""
-    return TrainState(
-        params, tx.init(params), estimator, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
-    )
+    return TrainState(params, tx.init(params), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+
+
+def split(model: nnx.Module, config: ModelConfig):
+    """(graphdef, what is trained, the rest of the parameters): `nnx.merge` joins them again."""
+    graphdef, params = nnx.split(model)
+    return graphdef, params, nnx.State({})
+
+
+def compute_dtype(config: ModelConfig, backend: Backend) -> str:
+    """What activations are computed in."""
+    return backend.compute_dtype if config.dtype == "auto" else config.dtype

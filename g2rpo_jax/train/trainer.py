@@ -1,6 +1,5 @@
 """What the stages of a run share: model, data, compiled programs, state; and the stages."""
 
-import dataclasses
 import functools
 import time
 
@@ -8,9 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from flax import nnx
 
-from g2rpo_jax import advantages, models, platform, shaping
+from g2rpo_jax import advantages, models, platform
 from g2rpo_jax.config import RunConfig
 from g2rpo_jax.data.batches import PromptStream
 from g2rpo_jax.data.encoding import patches
@@ -20,13 +18,13 @@ from g2rpo_jax.data.skips import Skips
 from g2rpo_jax.evaluate import TaskScore, evaluate
 from g2rpo_jax.parallel import mesh as meshes
 from g2rpo_jax.parallel import rules
-from g2rpo_jax.rewards import TASKS, TYPE_TASKS, Scorer, TaskReward
+from g2rpo_jax.rewards import Scorer, TaskReward
 from g2rpo_jax.rollout.encoder import Encoder
-from g2rpo_jax.rollout.engine import Engine, Rollout, join
-from g2rpo_jax.rollout.sampler import SamplingConfig
+from g2rpo_jax.rollout.engine import Rollout, join
 from g2rpo_jax.train import state
 from g2rpo_jax.train.feed import Drawn, Feed, held_out
-from g2rpo_jax.train.policy_step import StepBatch, StepConfig, compile_score, compile_step
+from g2rpo_jax.train.policy_step import StepBatch
+from g2rpo_jax.train.programs import Programs
 from g2rpo_jax.train.rows import COMPONENTS, Row, stack, stack_part
 
 
@@ -37,19 +35,16 @@ class Trainer:
         self.config = config
         self.tasks = tuple(config.tasks)
         self.mesh = meshes.make(config.mesh)
-        self._check_divisions()
-        self.backend = platform.current()
-        dtype = self.backend.compute_dtype if config.model.dtype == "auto" else config.model.dtype
-
+        backend = platform.current()
         model = models.load(
             config.model.directory,
-            dtype=dtype,
+            dtype=state.compute_dtype(config.model, backend),
             param_dtype=config.model.param_dtype,
             shardings=functools.partial(rules.sharding_of, self.mesh),
         )
-        model.embedding_gradient = self.backend.embedding_gradient
+        model.embedding_gradient = backend.embedding_gradient
         self.model_config = model.config
-        self.graphdef, params = nnx.split(model)
+        graphdef, params, self.frozen = state.split(model, config.model)
         self.processor = Processor(config.model.directory, **config.data.media_options)
         self.encoder, self.skips = Encoder(config.data, self.processor), Skips()
         train = self._rows(config.data.train)
@@ -57,6 +52,17 @@ class Trainer:
         self.stream = PromptStream(train, seed=config.seed, shares=shares)
         passes = config.epochs * len(self.stream)
         self.steps = config.steps or max(1, passes // config.batch.prompts)
+        self.programs = Programs(
+            config,
+            self.mesh,
+            backend,
+            graphdef,
+            params,
+            self.frozen,
+            updates=self.steps * config.batch.minibatches,
+            eos=self.processor.eos_ids,
+            pad=self.processor.pad_id,
+        )
         data = config.data
         self.feed = Feed(self.stream, train, self.encoder, self.skips, data.workers, data.prefetch)
         self.test = self._test_items() if config.eval.every else []
@@ -64,29 +70,10 @@ class Trainer:
         asked = {name: TaskReward(t.reward, t.format_weight) for name, t in config.tasks.items()}
         self.scorer = Scorer(config.reward, asked)
         self.surplus: list[Row] = []
-
-        self.updates = self.steps * config.batch.minibatches
-        self.schedule = state.schedule(config.optim, self.updates)
-        tx = state.optimizer(config.optim, self.updates)
-        by_type = config.advantage_task == "problem_type"
-        names = (*TASKS, *TYPE_TASKS) if by_type else self.tasks
-        self.advantage_names = names
-        estimator = advantages.init_state(config.advantage, len(names))
-        self.state = state.create(params, tx, estimator)
+        self.estimator = self.programs.estimator_state()
+        self.state = state.create(params, self.programs.tx)
         self.state = jax.device_put(self.state, rules.shardings(self.state, self.mesh))
         self.reference = jax.tree.map(jnp.copy, params) if config.objective.kl_coefficient else None
-        self._build_programs(tx)
-
-    def _check_divisions(self) -> None:
-        batch = self.config.batch
-        meshes.check_rows("batch.rollout_prompts", batch.rollout_prompts, self.mesh)
-        if batch.generate_prompts:
-            meshes.check_rows("batch.generate_prompts", batch.generate_prompts, self.mesh)
-        meshes.check_rows("eval.prompts", self.config.eval.prompts, self.mesh)
-        parts = batch.minibatches * batch.microbatches
-        meshes.check_rows(
-            "batch.prompts / (minibatches x microbatches)", batch.prompts // parts, self.mesh
-        )
 
     def _rows(self, source: str) -> RowSet:
         rows = RowSet(source, self.config.data, self.tasks)
@@ -97,48 +84,16 @@ class Trainer:
         rows = self._rows(self.config.data.test)
         return held_out(rows, self.encoder, self.skips, self.config.eval.rows)
 
-    def _build_programs(self, tx) -> None:
-        config = self.config
-        low, high = zip(*(config.tasks[t].entropy for t in self.tasks), strict=True)
-        step_config = StepConfig(
-            objective=config.objective,
-            entropy_weight=config.shaping.entropy_weight,
-            entropy_estimator=config.shaping.entropy_estimator,
-            entropy_low=low,
-            entropy_high=high,
-            temperature=config.sampling.temperature,
-            microbatches=config.batch.microbatches,
-            remat=config.model.remat,
-            logprob_chunk=config.model.logprob_chunk,
-        )
-        self.update = compile_step(
-            self.graphdef, tx, step_config, self.mesh, self.state, self.backend.donate
-        )
-        self.score = compile_score(self.graphdef, step_config, self.mesh)
-        build = functools.partial(
-            Engine,
-            self.graphdef,
-            self.mesh,
-            max_tokens=config.max_tokens,
-            chunk=config.decode_chunk,
-            eos=self.processor.eos_ids,
-            pad=self.processor.pad_id,
-        )
-        self.engine = build(responses=config.responses, sampling=config.sampling)
-        self.greedy = build(responses=1, sampling=SamplingConfig(temperature=0.0))
-        estimator = advantages.ESTIMATORS[config.advantage.name]
-        self.advantage = jax.jit(functools.partial(estimator, options=config.advantage))
-        bands = shaping.length_bands([config.tasks[t].length for t in self.tasks])
-        self.length_reward = jax.jit(functools.partial(shaping.length_reward, bands=bands))
-
     def learning_rate(self, step: int) -> float:
         """Learning rate of the last update of a step."""
-        return float(jax.device_get(self.schedule(step * self.config.batch.minibatches - 1)))
+        return float(
+            jax.device_get(self.programs.schedule(step * self.config.batch.minibatches - 1))
+        )
 
     def describe(self) -> str:
         """What is about to run: model, data, mesh, and one whole prompt with its sizes."""
         config = self.config
-        sizes = [x.size for x in jax.tree.leaves(self.state.params)]
+        sizes = [x.size for x in jax.tree.leaves((self.state.params, self.frozen))]
         drawn = self.feed.sample()
         shown = self.processor.show(drawn.prompt)
         mesh = " x ".join(f"{name} {size}" for name, size in self.mesh.shape.items())
@@ -177,7 +132,9 @@ class Trainer:
         clock["tokens"] += float(out.mask_PGT.sum())
         G = config.responses
         task_P = np.array([self.tasks.index(d.example.task) for d in drawn], np.int32)
-        fit_PG = jax.device_get(self.length_reward(out.length_PG.astype(np.float32), task_P))
+        fit_PG = jax.device_get(
+            self.programs.length_reward(out.length_PG.astype(np.float32), task_P)
+        )
         accuracy_PG = np.array([score.accuracy for score in scores]).reshape(fit_PG.shape)
         fit_PG = np.where(accuracy_PG >= config.shaping.length_min_accuracy, fit_PG, 0.0)
         common = config.shaping.length_weight
@@ -205,12 +162,12 @@ class Trainer:
         order = list(range(len(drawn)))
         if size < len(drawn):
             order.sort(key=lambda p: (patches(drawn[p].prompt), len(drawn[p].prompt.input_ids)))
-        parts = []
+        params, parts = self.programs.whole(self.state.params, self.frozen), []
         for start in range(0, len(order), size):
             chosen = [drawn[p] for p in order[start : start + size]]
             parts.append(
-                self.engine.generate(
-                    self.state.params,
+                self.programs.engine.generate(
+                    params,
                     self.encoder.pack([d.prompt for d in chosen], size, self.model_config),
                     [d.prompt_id for d in chosen],
                     seed=self.config.seed,
@@ -226,8 +183,7 @@ class Trainer:
           Metric sums of every update, and the advantages, float32 [rows, G].
         """
         n, P = self.config.batch.minibatches, self.config.batch.prompts
-        adv_PG, estimator = self.advantage(self._group(rows), self.state.estimator)
-        self.state = dataclasses.replace(self.state, estimator=estimator)
+        adv_PG, self.estimator = self.programs.advantage(self._group(rows), self.estimator)
         adv_PG = np.asarray(adv_PG)
         fresh_P = np.array([row.born == step for row in rows] + [True] * (P - len(rows)))
         columns = self._columns(rows, adv_PG, fresh_P)
@@ -239,7 +195,7 @@ class Trainer:
             minibatch = jax.device_put(
                 StepBatch(on_policy_P=on_policy_P, **part), meshes.row_sharding(self.mesh)
             )
-            self.state, out = self.update(self.state, minibatch)
+            self.state, out = self.programs.update(self.state, self.frozen, minibatch)
             sums.append(out)
         return jax.device_get(sums), adv_PG[: len(rows)]
 
@@ -252,14 +208,14 @@ class Trainer:
             reward_PG[i] = row.reward_G
             by_type = self.config.advantage_task == "problem_type"
             name = row.example.type_task if by_type else row.example.task
-            task_P[i] = self.advantage_names.index(name)
+            task_P[i] = self.programs.groups.index(name)
         return advantages.Group(
             reward_PG=reward_PG,
             valid_PG=np.repeat(task_P[:, None] >= 0, G, axis=1),
             task_P=task_P,
             components={name: stack_part(rows, name, P) for name in COMPONENTS},
             length_PG=stack(rows, "length_G", P).astype(np.float32),
-            num_tasks=len(self.advantage_names),
+            num_tasks=len(self.programs.groups),
         )
 
     def _columns(self, rows: list[Row], adv_PG: np.ndarray, fresh_P: np.ndarray) -> dict:
@@ -296,14 +252,14 @@ class Trainer:
         for k in range(n):
             part = jax.tree.map(lambda x, k=k: x[k::n], (inputs, response_PGT))
             part = jax.device_put(part, meshes.row_sharding(self.mesh))
-            out[k::n] = jax.device_get(self.score(params, *part))
+            out[k::n] = jax.device_get(self.programs.score(params, self.frozen, *part))
         return out
 
     def evaluate(self) -> dict[str, TaskScore]:
         """Held-out greedy accuracy per task."""
         return evaluate(
-            self.greedy,
-            self.state.params,
+            self.programs.greedy,
+            self.programs.whole(self.state.params, self.frozen),
             self.test,
             lambda prompts, rows: self.encoder.pack(prompts, rows, self.model_config),
             self.processor.decode,
@@ -315,6 +271,7 @@ class Trainer:
     def host_state(self) -> dict:
         """What a resumed run needs beside the device arrays, as JSON."""
         return {
+            "estimator": [np.asarray(x).tolist() for x in jax.tree.leaves(self.estimator)],
             "position": self.feed.position,
             "order": self.stream.fingerprint,
             "surplus": [row.to_json() for row in self.surplus],
@@ -324,7 +281,12 @@ class Trainer:
         }
 
     def restore_host(self, saved: dict) -> None:
-        """Puts data position, surplus rows and counts back."""
+        """Puts the estimator's state, data position, surplus rows and counts back."""
+        leaves, form = jax.tree.flatten(self.estimator)
+        if len(leaves) != len(saved["estimator"]):
+            raise ValueError("the checkpoint holds the state of another advantage.name")
+        pairs = zip(saved["estimator"], leaves, strict=True)
+        self.estimator = form.unflatten([jnp.asarray(x, leaf.dtype) for x, leaf in pairs])
         same = saved["order"] == self.stream.fingerprint
         if not same:  # at the places of surplus rows stand others now
             logging.warning(

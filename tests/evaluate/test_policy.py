@@ -10,8 +10,8 @@ from flax import nnx
 
 from g2rpo_jax import models
 from g2rpo_jax.checkpoint import Checkpoints
-from g2rpo_jax.config import OptimConfig
 from g2rpo_jax.evaluate import policy
+from g2rpo_jax.settings import OptimConfig
 from g2rpo_jax.train import state
 
 TINY = "assets/tiny"
@@ -28,7 +28,7 @@ def run(tmp_path_factory):
     saved = {}
     for step in (20, 40):
         saved[step] = jax.tree.map(lambda x, step=step: x + np.float32(step / 1000), params)
-        checkpoints.save(step, state.create(saved[step], tx, {"mean": jnp.zeros(6)}), {"at": step})
+        checkpoints.save(step, state.create(saved[step], tx), {"at": step})
     checkpoints.close()
     return folder, saved
 

@@ -9,11 +9,12 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from g2rpo_jax import metrics, report
-from g2rpo_jax.config import FilterConfig, resolve, to_plain
+from g2rpo_jax.config import resolve, to_plain
 from g2rpo_jax.data import embedded
 from g2rpo_jax.data.example import Example
 from g2rpo_jax.data.media import Limits
 from g2rpo_jax.rewards import Score
+from g2rpo_jax.settings import FilterConfig
 from g2rpo_jax.train import samples
 from g2rpo_jax.train.feed import Drawn
 from g2rpo_jax.train.filtering import Collected

@@ -39,7 +39,9 @@ def test_sampler_log_probs_are_the_trainers(rolled):
     params, rows, out = rolled
     graphdef, _ = tiny.model()
     score = compile_score(graphdef, StepConfig(), make(MeshConfig(data=1), jax.devices()[:1]))
-    logp_PGT = np.asarray(score(params, pack(rows, tiny.CONFIG, 12, 8), out.token_PGT))
+    logp_PGT = np.asarray(
+        score(params, tiny.NOTHING, pack(rows, tiny.CONFIG, 12, 8), out.token_PGT)
+    )
     np.testing.assert_allclose(
         out.logp_PGT[out.mask_PGT], logp_PGT[out.mask_PGT], rtol=1e-4, atol=1e-4
     )

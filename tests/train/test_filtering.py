@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from g2rpo_jax.config import FilterConfig
 from g2rpo_jax.data.example import Example
 from g2rpo_jax.rewards import Score
+from g2rpo_jax.settings import FilterConfig
 from g2rpo_jax.train.feed import Drawn
 from g2rpo_jax.train.filtering import collect, keeps
 from g2rpo_jax.train.rows import Row, stack, stack_part

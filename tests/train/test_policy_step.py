@@ -32,17 +32,17 @@ def program(config, mesh, tx):
     """The compiled update; compiling is what these tests spend their time on."""
     graphdef, start = tiny.model()
     mesh = make(MeshConfig(*mesh), jax.devices()[: int(np.prod(mesh))])
-    train = state.create(start, tx, ())
-    return compile_step(graphdef, tx, config, mesh, train, donate=False), mesh
+    train = state.create(start, tx)
+    return compile_step(graphdef, tx, config, mesh, train, tiny.NOTHING, donate=False), mesh
 
 
 def step(config=CONFIG, mesh=(1, 1, 1), batch=None, tx=SGD, params=None):
     """(new state, sums) of one update, on the host."""
     update, mesh = program(config, mesh, tx)
-    train = state.create(params or tiny.model()[1], tx, ())
+    train = state.create(params or tiny.model()[1], tx)
     train = jax.device_put(train, rules.shardings(train, mesh))
     batch = jax.device_put(batch or tiny.batch(), row_sharding(mesh))
-    return jax.device_get(update(train, batch))
+    return jax.device_get(update(train, tiny.NOTHING, batch))
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,9 @@ def test_the_gap_counts_fresh_tokens_only():
     mesh = make(MeshConfig(data=1), jax.devices()[:1])
     batch = tiny.batch()
     logp_PGT = np.asarray(
-        compile_score(graphdef, CONFIG, mesh)(params, batch.inputs, batch.response_PGT)
+        compile_score(graphdef, CONFIG, mesh)(
+            params, tiny.NOTHING, batch.inputs, batch.response_PGT
+        )
     )
     shifted = dataclasses.replace(batch, sampler_logp_PGT=logp_PGT + 0.25)
     _, sums = step(batch=shifted)
@@ -137,17 +139,17 @@ def test_a_kl_term_to_itself_adds_nothing_and_to_another_pulls_back():
     own = dataclasses.replace(
         batch,
         adv_PG=np.zeros_like(batch.adv_PG),
-        ref_logp_PGT=np.asarray(score(params, batch.inputs, batch.response_PGT)),
+        ref_logp_PGT=np.asarray(score(params, tiny.NOTHING, batch.inputs, batch.response_PGT)),
     )
     new, sums = step(config, batch=own)
     assert abs(sums["kl"]) < 1e-8
     tiny.close(new.params, jax.device_get(params), rtol=0, atol=1e-6)
     _, other = tiny.model(seed=1)
-    other_PGT = np.asarray(score(other, batch.inputs, batch.response_PGT))
+    other_PGT = np.asarray(score(other, tiny.NOTHING, batch.inputs, batch.response_PGT))
     away = dataclasses.replace(own, ref_logp_PGT=other_PGT)
     new, sums = step(config, batch=away)
-    before_PGT = np.asarray(score(params, batch.inputs, batch.response_PGT))
-    after_PGT = np.asarray(score(new.params, batch.inputs, batch.response_PGT))
+    before_PGT = np.asarray(score(params, tiny.NOTHING, batch.inputs, batch.response_PGT))
+    after_PGT = np.asarray(score(new.params, tiny.NOTHING, batch.inputs, batch.response_PGT))
     mask = batch.mask_PGT
     assert (
         np.square(after_PGT - other_PGT)[mask].sum() < np.square(before_PGT - other_PGT)[mask].sum()

@@ -6,9 +6,9 @@ import types
 import numpy as np
 import pytest
 
-from g2rpo_jax.config import FilterConfig
 from g2rpo_jax.data.media import Limits
 from g2rpo_jax.report import SampleLog
+from g2rpo_jax.settings import FilterConfig
 from g2rpo_jax.train import samples
 from g2rpo_jax.train.filtering import Collected
 from tests.report import run_folder

@@ -43,6 +43,22 @@ class RowInputs:
     image_index_PS: jax.Array  # int32, which merged image token stands here; -1 for text
 
 
+def empty(config: Qwen3VLConfig, P: int, S: int, N: int) -> RowInputs:
+    """P rows of nothing but padding."""
+    return RowInputs(
+        tokens_PS=np.zeros((P, S), np.int32),
+        mask_PS=np.zeros((P, S), bool),
+        position_P3S=np.zeros((P, 3, S), np.int32),
+        next_position_P=np.zeros(P, np.int32),
+        patches_PNC=np.zeros((P, N, config.vision.patch_features), np.float32),
+        patch_hw_PN2=np.zeros((P, N, 2), np.int32),
+        pos_index_PN4=np.zeros((P, N, 4), np.int32),
+        pos_weight_PN4=np.zeros((P, N, 4), np.float32),
+        segment_PN=np.full((P, N), -1, np.int32),
+        image_index_PS=np.full((P, S), -1, np.int32),
+    )
+
+
 def pack(
     prompts: Sequence[Prompt], config: Qwen3VLConfig, prompt_tokens: int, patches: int
 ) -> RowInputs:
@@ -62,24 +78,12 @@ def pack(
     merge = config.vision.merge
     if patches % merge:
         raise ValueError(f"patches={patches} must be a multiple of {merge}, one image token each")
-    P, S, N = len(prompts), prompt_tokens, patches
-    rows = RowInputs(
-        tokens_PS=np.zeros((P, S), np.int32),
-        mask_PS=np.zeros((P, S), bool),
-        position_P3S=np.zeros((P, 3, S), np.int32),
-        next_position_P=np.zeros(P, np.int32),
-        patches_PNC=np.zeros((P, N, config.vision.patch_features), np.float32),
-        patch_hw_PN2=np.zeros((P, N, 2), np.int32),
-        pos_index_PN4=np.zeros((P, N, 4), np.int32),
-        pos_weight_PN4=np.zeros((P, N, 4), np.float32),
-        segment_PN=np.full((P, N), -1, np.int32),
-        image_index_PS=np.full((P, S), -1, np.int32),
-    )
+    rows = empty(config, len(prompts), prompt_tokens, patches)
     for p, prompt in enumerate(prompts):
         try:
             _fill_row(rows, p, prompt, config)
         except ValueError as error:
-            raise ValueError(f"prompt {p} of {P}: {error}") from error
+            raise ValueError(f"prompt {p} of {len(prompts)}: {error}") from error
     return rows
 
 

@@ -1,0 +1,250 @@
+"""Every jitted program of a run, in one place.
+
+The trainer runs them; whoever wants to know what they cost or use lowers or compiles them, without
+weights, for machines that are not there.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from g2rpo_jax import advantages, shaping
+from g2rpo_jax.config import RunConfig
+from g2rpo_jax.models.qwen3_vl import Qwen3VL, Qwen3VLConfig, layout
+from g2rpo_jax.parallel import mesh as meshes
+from g2rpo_jax.parallel import rules
+from g2rpo_jax.platform import Backend
+from g2rpo_jax.rewards import TASKS, TYPE_TASKS
+from g2rpo_jax.rollout import decode
+from g2rpo_jax.rollout.engine import Engine
+from g2rpo_jax.rollout.sampler import SamplingConfig
+from g2rpo_jax.train import state
+from g2rpo_jax.train.policy_step import StepBatch, StepConfig, compile_score, compile_step
+from g2rpo_jax.train.rows import COMPONENTS
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """A program and the arguments it is called with: trees of jax.ShapeDtypeStruct."""
+
+    name: str
+    function: Any  # jitted
+    args: tuple
+
+    def trace(self):
+        """The traced program, to be lowered: `.lower(lowering_platforms=("neuron",))`."""
+        return self.function.trace(*self.args)
+
+
+class Programs:
+    """The programs of a run.
+
+    Attributes:
+      update: (TrainState, frozen, StepBatch) -> (TrainState, metric sums).
+      score: (params, frozen, inputs, response_PGT) -> logp_PGT.
+      engine, greedy: generation for training, and for evaluation (one greedy response).
+      advantage: (advantages.Group, estimator state) -> (adv_PG, estimator state).
+      length_reward: (length_PG, task_P) -> eq. 9, [P, G].
+      groups: what the estimator's `task_P` counts.
+      schedule: learning rate by update.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        mesh: Mesh,
+        backend: Backend,
+        graphdef,
+        params,
+        frozen,
+        *,
+        updates: int,
+        eos: tuple[int, ...],
+        pad: int,
+    ):
+        """
+        Args:
+          config: resolved; mesh: over which everything is divided; backend: what may be used.
+          graphdef: of the nnx model. params, frozen: what is trained and the rest, arrays or
+            ShapeDtypeStructs.
+          updates: optimiser updates of the whole run, for the schedule.
+          eos, pad: token ids.
+        Raises:
+          ValueError: a number of rows does not divide over the mesh; names the field.
+        """
+        self.config, self.mesh, self.params, self.frozen = config, mesh, params, frozen
+        self.model_config = nnx.merge(graphdef, params, frozen).config
+        self.tasks = tuple(config.tasks)
+        by_type = config.advantage_task == "problem_type"
+        self.groups = (*TASKS, *TYPE_TASKS) if by_type else self.tasks
+        _check_divisions(config, mesh)
+        low, high = zip(*(config.tasks[t].entropy for t in self.tasks), strict=True)
+        step_config = StepConfig(
+            objective=config.objective,
+            entropy_weight=config.shaping.entropy_weight,
+            entropy_estimator=config.shaping.entropy_estimator,
+            entropy_low=low,
+            entropy_high=high,
+            temperature=config.sampling.temperature,
+            microbatches=config.batch.microbatches,
+            remat=config.model.remat,
+            logprob_chunk=config.model.logprob_chunk,
+        )
+        self.schedule = state.schedule(config.optim, updates)
+        self.tx = state.optimizer(config.optim, updates)
+        self.state = jax.eval_shape(functools.partial(state.create, tx=self.tx), params)
+        self.update = compile_step(
+            graphdef, self.tx, step_config, mesh, self.state, frozen, backend.donate
+        )
+        self.score = compile_score(graphdef, step_config, mesh)
+        build = functools.partial(
+            Engine,
+            graphdef,
+            mesh,
+            max_tokens=config.max_tokens,
+            chunk=config.decode_chunk,
+            eos=eos,
+            pad=pad,
+            donate=backend.donate,
+        )
+        self.engine = build(responses=config.responses, sampling=config.sampling)
+        self.greedy = build(responses=1, sampling=SamplingConfig(temperature=0.0))
+        estimator = advantages.ESTIMATORS[config.advantage.name]
+        self.advantage = jax.jit(functools.partial(estimator, options=config.advantage))
+        bands = shaping.length_bands([config.tasks[t].length for t in self.tasks])
+        self.length_reward = jax.jit(functools.partial(shaping.length_reward, bands=bands))
+
+    def calls(self, tokens: int, patches: int) -> list[Call]:
+        """All programs of a step, as they are called with rows of one bucket.
+
+        Args:
+          tokens, patches: S and N of the bucket.
+        """
+        config, mesh = self.config, self.mesh
+        P, G = config.batch.prompts // config.batch.minibatches, config.responses
+        rows = meshes.row_sharding(mesh)
+        whole = self.whole(self.params, self.frozen)
+        weights = placed(whole, rules.shardings(whole, mesh))
+        step_state = placed(self.state, rules.shardings(self.state, mesh))
+        frozen = placed(self.frozen, rules.shardings(self.frozen, mesh))
+        batch = placed(self.batch(P, tokens, patches), rows)
+        scored = (step_state.params, frozen, batch.inputs, batch.response_PGT)
+        found = [
+            *self._generation("", self.engine, weights, tokens, patches),
+            Call("score", self.score, scored),
+            Call("update", self.update, (step_state, frozen, batch)),
+        ]
+        P = config.batch.prompts
+        group = advantages.Group(
+            reward_PG=_shape((P, G), np.float32),
+            valid_PG=_shape((P, G), bool),
+            task_P=_shape((P,), np.int32),
+            components={name: _shape((P, G), np.float32) for name in COMPONENTS},
+            length_PG=_shape((P, G), np.float32),
+            num_tasks=len(self.groups),
+        )
+        carried = jax.eval_shape(self.estimator_state)
+        drawn = _shape((config.batch.rollout_prompts, G), np.float32)
+        found += [
+            Call("advantage", self.advantage, (group, carried)),
+            Call("length_reward", self.length_reward, (drawn, _shape(drawn.shape[:1], np.int32))),
+        ]
+        if config.eval.every:
+            found += self._generation("greedy_", self.greedy, weights, tokens, patches)
+        return found
+
+    def _generation(self, prefix: str, engine: Engine, weights, S: int, N: int) -> list[Call]:
+        batch = self.config.batch
+        P = self.config.eval.prompts if prefix else batch.generate_prompts or batch.rollout_prompts
+        rows = meshes.row_sharding(self.mesh)
+        inputs = placed(self.inputs(P, S, N), rows)
+        limit_P = placed(_shape((P,), np.int32), rows)
+        begun = jax.eval_shape(engine.prefill, weights, inputs, limit_P)
+        begun = placed(begun, decode.shardings(begun, self.mesh))
+        u_PGc = placed(_shape((P, engine.responses, engine.chunk), np.float32), rows)
+        at = placed(_shape((), np.int32), meshes.replicated(self.mesh))
+        return [
+            Call(f"{prefix}prefill", engine.prefill, (weights, inputs, limit_P)),
+            Call(f"{prefix}decode", engine.decode, (weights, inputs, begun, u_PGc, at)),
+        ]
+
+    def whole(self, params, frozen):
+        """All parameters, as the model was split into one state."""
+        return nnx.merge_state(params, frozen)
+
+    def estimator_state(self):
+        """What the advantage estimator starts from."""
+        return advantages.init_state(self.config.advantage, len(self.groups))
+
+    def inputs(self, P: int, S: int, N: int) -> layout.RowInputs:
+        """Shapes of P packed prompts."""
+        one = layout.empty(self.model_config, 1, S, N)
+        return jax.tree.map(lambda x: _shape((P, *x.shape[1:]), x.dtype), one)
+
+    def batch(self, P: int, S: int, N: int) -> StepBatch:
+        """Shapes of P rows to train on."""
+        G, T = self.config.responses, self.config.max_tokens
+        each_PGT = _shape((P, G, T), np.float32)
+        return StepBatch(
+            inputs=self.inputs(P, S, N),
+            response_PGT=_shape((P, G, T), np.int32),
+            mask_PGT=_shape((P, G, T), bool),
+            adv_PG=_shape((P, G), np.float32),
+            old_logp_PGT=each_PGT,
+            on_policy_P=_shape((P,), bool),
+            sampler_logp_PGT=each_PGT,
+            ref_logp_PGT=each_PGT if self.config.objective.kl_coefficient else None,
+            task_P=_shape((P,), np.int32),
+        )
+
+
+def abstract(
+    config: RunConfig, model_config: Qwen3VLConfig, mesh: Mesh, backend: Backend
+) -> Programs:
+    """The programs of a run of a model whose weights are nowhere.
+
+    Args:
+      config: resolved; without `steps`, a run of one step.
+      model_config: the model's shape.
+      mesh: of devices of any platform; programs are lowered for any other.
+      backend: whose rules the programs follow.
+    """
+    dtype = state.compute_dtype(config.model, backend)
+    model = nnx.eval_shape(
+        lambda: Qwen3VL(model_config, None, dtype, jnp.dtype(config.model.param_dtype))
+    )
+    model.embedding_gradient = backend.embedding_gradient
+    updates = max(1, config.steps) * config.batch.minibatches
+    return Programs(
+        config, mesh, backend, *state.split(model, config.model), updates=updates, eos=(0,), pad=0
+    )
+
+
+def placed(tree, shardings):
+    """Shapes with shardings: one for all leaves, or a tree of them."""
+    if isinstance(shardings, jax.sharding.Sharding):
+        one = shardings
+        shardings = jax.tree.map(lambda _: one, tree)
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings
+    )
+
+
+def _shape(shape: tuple[int, ...], dtype) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
+
+
+def _check_divisions(config: RunConfig, mesh: Mesh) -> None:
+    batch = config.batch
+    meshes.check_rows("batch.rollout_prompts", batch.rollout_prompts, mesh)
+    if batch.generate_prompts:
+        meshes.check_rows("batch.generate_prompts", batch.generate_prompts, mesh)
+    meshes.check_rows("eval.prompts", config.eval.prompts, mesh)
+    parts = batch.minibatches * batch.microbatches
+    meshes.check_rows("batch.prompts / (minibatches x microbatches)", batch.prompts // parts, mesh)
