@@ -5,9 +5,20 @@ backward pass (they are computed again there).
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from g2rpo_jax.parallel.constrain import constrain
+
+
+class Shards(NamedTuple):
+    """Logical axes of hidden states [P, tokens, D] and of logits [P, tokens, V]."""
+
+    rows: str
+    tokens: str | None
+    vocab: str | None
 
 
 @jax.tree_util.register_dataclass
@@ -36,15 +47,17 @@ def token_stats(
     *,
     temperature: float = 1.0,
     chunk: int = 256,
+    vocab: str = "tensor",
 ) -> TokenStats:
     """log softmax(logits / temperature)[label] and the entropy of softmax(logits / temperature).
 
     Args:
       hidden_PGTD: hidden states that predict the labels.
-      table_VD: unembedding.
+      table_VD: unembedding, divided as `vocab` says.
       label_PGT: int32 token ids in [0, V).
       temperature: above 0.
       chunk: response tokens of a row whose logits exist at one time.
+      vocab: an entry of SHARDS.
     Returns:
       TokenStats; differentiable in hidden and table.
     """
@@ -52,15 +65,19 @@ def token_stats(
     tokens = G * T
     chunk = min(chunk, tokens)
     pad = -tokens % chunk
+    shards = SHARDS[vocab]
     # The prompt axis stays in front, so rows stay on their devices while chunks are scanned.
     hidden_PLD = jnp.pad(hidden_PGTD.reshape(P, tokens, D), ((0, 0), (0, pad), (0, 0)))
     label_PL = jnp.pad(label_PGT.reshape(P, tokens), ((0, 0), (0, pad)))
     hidden_NPcD = hidden_PLD.reshape(P, -1, chunk, D).swapaxes(0, 1)
+    hidden_NPcD = constrain(hidden_NPcD, None, "rows")
     label_NPc = label_PL.reshape(P, -1, chunk).swapaxes(0, 1)
 
     @jax.checkpoint
     def one(hidden_PcD, label_Pc):
-        logits_PcV = logits_of(hidden_PcD, table_VD) / temperature
+        hidden_PcD = constrain(constrain(hidden_PcD, "rows"), shards.rows, shards.tokens)
+        label_Pc = constrain(label_Pc, shards.rows, shards.tokens)
+        logits_PcV = constrain(logits_of(hidden_PcD, table_VD), *shards) / temperature
         top_Pc1 = jax.lax.stop_gradient(jnp.max(logits_PcV, axis=-1, keepdims=True))
         shifted_PcV = logits_PcV - top_Pc1
         exp_PcV = jnp.exp(shifted_PcV)
@@ -70,7 +87,8 @@ def token_stats(
         here_PcV = jnp.arange(logits_PcV.shape[-1])[None, None] == label_Pc[..., None]
         picked_Pc = jnp.sum(jnp.where(here_PcV, shifted_PcV, 0.0), axis=-1)
         entropy_Pc = log_total_Pc - jnp.sum(exp_PcV * shifted_PcV, axis=-1) / total_Pc
-        return picked_Pc - log_total_Pc, entropy_Pc
+        logp_Pc = picked_Pc - log_total_Pc
+        return constrain(logp_Pc, "rows"), constrain(entropy_Pc, "rows")
 
     if pad == 0 and chunk == tokens:
         logp, entropy = one(hidden_PLD, label_PL)
@@ -83,3 +101,14 @@ def token_stats(
         return x_NPc.swapaxes(0, 1).reshape(P, -1)[:, :tokens].reshape(P, G, T)
 
     return TokenStats(rows(logp), rows(entropy))
+
+
+# What the unembedding's table, and with it a chunk of logits, is divided over. "tensor": each row's
+# devices share out the vocabulary; the table is gathered over fsdp. "all": fsdp and tensor; the
+# table stays where it is, and the hidden states of a chunk are gathered instead. "none": every
+# device has the whole table, and the tensor axis shares out the tokens of a chunk.
+SHARDS = {
+    "tensor": Shards("rows", None, "vocab"),
+    "all": Shards("lookup_rows", None, "vocab_all"),
+    "none": Shards("rows", "tokens", None),
+}

@@ -5,12 +5,17 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from g2rpo_jax.parallel.constrain import constrain
+
 TOKENS_PER_PASS = 1024  # rows of the one-hot matrix that live at once
 
 
 def embed(table_VD: jax.Array, index: jax.Array, gradient: str = "scatter") -> jax.Array:
     """table[index], [..., D]. An index outside [0, V) takes the nearest row.
 
+    Over several devices each looks up its slice of the width for the rows of all that share the
+    table, and what is found moves to the devices that hold the rows: no gather runs along a divided
+    axis, and no device holds the table or its gradient whole.
     Args:
       table_VD: any float dtype.
       index: int32, any shape.
@@ -18,7 +23,13 @@ def embed(table_VD: jax.Array, index: jax.Array, gradient: str = "scatter") -> j
         "onehot" multiplies by one-hot matrices, 1024 tokens at a time, for a backend without a
         trustworthy scatter-add (Neuron).
     """
-    return _embed(gradient, table_VD.shape[0], jnp.asarray(table_VD), jnp.asarray(index))
+    table_VD = constrain(jnp.asarray(table_VD), None, "lookup_width")
+    index = constrain(jnp.asarray(index), "lookup_rows")
+    out = _embed(gradient, table_VD.shape[0], table_VD, index)
+    whole = (None,) * (index.ndim - 1)
+    for rows, width in SLICES:
+        out = constrain(out, rows, *whole, width)
+    return out
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -37,7 +48,8 @@ def _backward(gradient, size, saved, grad):
     D = grad.shape[-1]
     wide = jnp.promote_types(grad.dtype, jnp.float32)
     index_N = jnp.clip(index.reshape(-1), 0, size - 1)
-    table_VD = GRADIENTS[gradient](size, index_N, grad.reshape(-1, D).astype(wide))
+    grad_ND = grad.reshape(-1, D).astype(wide)
+    table_VD = constrain(GRADIENTS[gradient](size, index_N, grad_ND), None, "lookup_width")
     return table_VD.astype(empty_0D.dtype), None
 
 
@@ -45,7 +57,7 @@ _embed.defvjp(_forward, _backward)
 
 
 def _scatter(size: int, index_N: jax.Array, grad_ND: jax.Array) -> jax.Array:
-    zeros_VD = jnp.zeros((size, grad_ND.shape[1]), grad_ND.dtype)
+    zeros_VD = constrain(jnp.zeros((size, grad_ND.shape[1]), grad_ND.dtype), None, "lookup_width")
     at = zeros_VD.at[index_N]
     return at.add(grad_ND, mode="promise_in_bounds", wrap_negative_indices=False)
 
@@ -64,10 +76,13 @@ def _onehot(size: int, index_N: jax.Array, grad_ND: jax.Array) -> jax.Array:
         product = jax.lax.dot(
             onehot_Vn.astype(grad_nD.dtype), grad_nD, precision=jax.lax.Precision.HIGHEST
         )
-        return total_VD + product, None
+        return constrain(total_VD + product, None, "lookup_width"), None
 
     total_VD, _ = jax.lax.scan(add, jnp.zeros((size, D), grad_ND.dtype), (index_cn, grad_cnD))
     return total_VD
 
 
+# How what was found moves, one exchange at a time: gathered over tensor, then from slices of the
+# width to slices of the rows. The gradient goes the same way back.
+SLICES = (("lookup_rows", "lookup_width"), ("lookup_rows", "lookup_moving"), ("rows", None))
 GRADIENTS = {"scatter": _scatter, "onehot": _onehot}

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from g2rpo_jax.models.logprobs import SHARDS
 from g2rpo_jax.models.qwen3_vl import rope, text
 from g2rpo_jax.models.qwen3_vl.config import Qwen3VLConfig
 from g2rpo_jax.models.qwen3_vl.embedding import embed
@@ -25,6 +26,7 @@ from g2rpo_jax.models.qwen3_vl.row_attention import (
     response_attention,
 )
 from g2rpo_jax.models.qwen3_vl.vision import VisionTower
+from g2rpo_jax.parallel import constrain
 from g2rpo_jax.tables import lookup
 
 
@@ -50,6 +52,8 @@ class Qwen3VL(nnx.Module):
       param_dtype: of the stored weights.
       embedding_gradient: "scatter", or "onehot" where a backend cannot scatter (`embedding.embed`).
       directory: where its tokenizer and processor files lie, to be copied when it is saved.
+    Attributes:
+      vocab: what the unembedding is divided over on several devices (`logprobs.SHARDS`).
     """
 
     model_type = "qwen3_vl"
@@ -66,6 +70,7 @@ class Qwen3VL(nnx.Module):
         self.config = config
         self.dtype = jnp.dtype(dtype)
         self.embedding_gradient = embedding_gradient
+        self.vocab = "tensor"
         self.directory = directory
         V, D = config.text.vocab_size, config.text.hidden_size
         param_dtype = jnp.dtype(param_dtype)
@@ -112,7 +117,7 @@ class Qwen3VL(nnx.Module):
                 x_PLD = x_PLD + jnp.pad(deepstack_PSD, ((0, 0), (0, G * U), (0, 0)))
             return x_PLD, None
 
-        x_PLD = jnp.concatenate([prompt_PSD, fed_PUD], axis=1)
+        x_PLD = constrain.constrain(jnp.concatenate([prompt_PSD, fed_PUD], axis=1), "rows")
         x_PLD, _ = self._scan(layer, x_PLD, deepstack_KPSD, remat)
         first_PD = _last_token(x_PLD[:, :S], inputs)
         first_PG1D = jnp.broadcast_to(first_PD[:, None, None], (P, G, 1, first_PD.shape[-1]))
@@ -137,11 +142,12 @@ class Qwen3VL(nnx.Module):
         """
         hidden_PSD, (key_nPKHS, value_nPKSH, _) = self._prompt(inputs)
         n, P, K, H, _ = key_nPKHS.shape
+        own = (n, P, responses, K)
         cache = Cache(
-            key_nPKHS,
-            value_nPKSH,
-            jnp.zeros((n, P, responses, K, H, tokens), self.dtype),
-            jnp.zeros((n, P, responses, K, tokens, H), self.dtype),
+            constrain.constrain(key_nPKHS, None, "rows", "heads"),
+            constrain.constrain(value_nPKSH, None, "rows", "heads"),
+            _own(jnp.zeros((*own, H, tokens), self.dtype)),
+            _own(jnp.zeros((*own, tokens, H), self.dtype)),
         )
         return self._final(_last_token(hidden_PSD, inputs)), cache
 
@@ -169,6 +175,7 @@ class Qwen3VL(nnx.Module):
         def layer(carry, xs):
             x_PGD, own_key, own_value = carry
             w, index, prompt_key, prompt_value = xs
+            w = text.in_use(config, w, self.dtype)
             q, k, v = text.queries_keys_values(config, w, x_PGD, angles)
             at = (index, 0, 0, 0)
             own_key = jax.lax.dynamic_update_slice(
@@ -187,7 +194,7 @@ class Qwen3VL(nnx.Module):
                 t,
             )
             x_PGD = text.after_attention(config, w, x_PGD, out.reshape(P, G, -1))
-            return (x_PGD, own_key, own_value), None
+            return (x_PGD, _own(own_key), _own(own_value)), None
 
         carry = (x_P1D, cache.key_nPGKHT, cache.value_nPGKTH)
         index_n = jnp.arange(n, dtype=jnp.int32)
@@ -197,8 +204,9 @@ class Qwen3VL(nnx.Module):
         return self._final(x_PGD), cache
 
     def unembedding(self) -> jax.Array:
-        """The output table [V, D]: the embedding itself when tied."""
-        return self.embedding[...] if self.head is None else self.head[...]
+        """The output table [V, D], divided as `vocab` says: the embedding itself when tied."""
+        table_VD = self.embedding[...] if self.head is None else self.head[...]
+        return constrain.constrain(table_VD, SHARDS[self.vocab].vocab)
 
     def unembed(self, hidden: jax.Array) -> jax.Array:
         """Logits [..., V] of final hidden states [..., D], float32 (float64 for float64)."""
@@ -247,6 +255,7 @@ class Qwen3VL(nnx.Module):
 
         def body(x, xs):
             w, pick_K = xs
+            w = text.in_use(self.config.text, w, self.dtype)
             picked = None
             if deepstack_KPSD is not None:
                 picked = (pick_K[:, None, None, None] * deepstack_KPSD).sum(0)
@@ -277,8 +286,10 @@ class Qwen3VL(nnx.Module):
 
         image_PSD = place("psm,pmd->psd", merged_PMD)
         x_PSD = jnp.where((image_index_PS >= 0)[..., None], image_PSD, x_PSD)
+        x_PSD = constrain.constrain(x_PSD, "rows")
         if deepstack_KPMD is not None:
             deepstack_KPMD = place("psm,kpmd->kpsd", deepstack_KPMD)
+            deepstack_KPMD = constrain.constrain(deepstack_KPMD, None, "rows")
         return x_PSD, deepstack_KPMD
 
     def _angles(self, inputs: RowInputs, place_U: jax.Array | None) -> rope.Angles:
@@ -292,6 +303,11 @@ class Qwen3VL(nnx.Module):
 
     def _final(self, hidden: jax.Array) -> jax.Array:
         return text.rms_norm(hidden, self.norm[...], self.config.text.rms_norm_eps)
+
+
+def _own(cache_nPGK: jax.Array) -> jax.Array:
+    """A cache of responses, divided."""
+    return constrain.constrain(cache_nPGK, None, "rows", None, "heads")
 
 
 def _last_token(hidden_PSD: jax.Array, inputs: RowInputs) -> jax.Array:

@@ -13,6 +13,7 @@ from flax import nnx
 
 from g2rpo_jax.models.qwen3_vl import rope
 from g2rpo_jax.models.qwen3_vl.config import TextConfig
+from g2rpo_jax.parallel import constrain
 from g2rpo_jax.tables import lookup
 
 Weights = dict[str, jax.Array]  # one layer's, or all layers' with a leading axis
@@ -42,17 +43,24 @@ class TextLayers(nnx.Module):
 def queries_keys_values(
     config: TextConfig, w: Weights, x_PLD: jax.Array, angles: rope.Angles
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Normalised, projected, turned: q [P, L, K, R, H], k and v [P, L, K, H]."""
+    """Normalised, projected, turned: q [P, L, K, R, H], k and v [P, L, K, H].
+
+    Over more devices than key heads, K counts each as often as `constrain.key_copies` says.
+    """
     P, L, _ = x_PLD.shape
-    K, H = config.num_key_value_heads, config.head_dim
-    R = config.num_attention_heads // K
+    Q, K, H = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+    copies = constrain.key_copies(Q, K, constrain.ways("heads"))
     x_PLD = rms_norm(x_PLD, w["input_norm"], config.rms_norm_eps)
-    q_PLQH = linear(x_PLD, w["q_proj"]).reshape(P, L, K * R, H)
+    q_PLQH = linear(x_PLD, w["q_proj"]).reshape(P, L, Q, H)
     k_PLKH = linear(x_PLD, w["k_proj"]).reshape(P, L, K, H)
     v_PLKH = linear(x_PLD, w["v_proj"]).reshape(P, L, K, H)
     q_PLQH = rope.rotate(rms_norm(q_PLQH, w["q_norm"], config.rms_norm_eps), angles)
     k_PLKH = rope.rotate(rms_norm(k_PLKH, w["k_norm"], config.rms_norm_eps), angles)
-    return q_PLQH.reshape(P, L, K, R, H), k_PLKH, v_PLKH
+    if copies > 1:
+        k_PLKH, v_PLKH = jnp.repeat(k_PLKH, copies, axis=2), jnp.repeat(v_PLKH, copies, axis=2)
+    q_PLKRH = q_PLQH.reshape(P, L, K * copies, Q // (K * copies), H)
+    q, k, v = (constrain.constrain(a, "rows", None, "heads") for a in (q_PLKRH, k_PLKH, v_PLKH))
+    return q, k, v
 
 
 def after_attention(
@@ -60,10 +68,18 @@ def after_attention(
 ) -> jax.Array:
     """The rest of the layer: output projection, residual, gated MLP, residual."""
     act = lookup(ACTIVATIONS, config.hidden_act, kind="activation")
-    x_PLD = x_PLD + linear(out_PLA, w["o_proj"])
+    out_PLA = constrain.constrain(out_PLA, "rows", None, "heads")
+    x_PLD = constrain.constrain(x_PLD + linear(out_PLA, w["o_proj"]), "rows")
     y_PLD = rms_norm(x_PLD, w["post_norm"], config.rms_norm_eps)
     y_PLF = act(linear(y_PLD, w["gate_proj"])) * linear(y_PLD, w["up_proj"])
-    return x_PLD + linear(y_PLF, w["down_proj"])
+    y_PLF = constrain.constrain(y_PLF, "rows", None, "mlp")
+    return constrain.constrain(x_PLD + linear(y_PLF, w["down_proj"]), "rows")
+
+
+def in_use(config: TextConfig, w: Weights, dtype: jnp.dtype) -> Weights:
+    """One layer's weights, gathered from where they are stored."""
+    cut = config.num_key_value_heads % constrain.ways("heads") == 0
+    return constrain.weights(w, dtype, whole=() if cut else ("k_proj", "v_proj"))
 
 
 def linear(x: jax.Array, weight_IO: jax.Array, bias_O: jax.Array | None = None) -> jax.Array:
@@ -100,6 +116,13 @@ def layer_norm(x: jax.Array, scale_D: jax.Array, bias_D: jax.Array, eps: float) 
     return (y * scale + bias).astype(x.dtype)
 
 
+def _keep_all(body):
+    """Weights that were gathered from other devices are gathered again, not kept by every layer."""
+    if constrain.current() is None:
+        return body
+    return jax.checkpoint(body, prevent_cse=False, policy=constrain.saveable)
+
+
 def _along_last(v_D: jax.Array, ndim: int) -> jax.Array:
     return v_D.reshape((1,) * (ndim - 1) + v_D.shape)
 
@@ -131,7 +154,7 @@ ACTIVATIONS = {
 # What the backward pass of a layer finds stored, by the name of the config: everything; the
 # products with weights (attention and the elementwise is computed again); or its input alone.
 REMAT = {
-    "none": lambda body: body,
+    "none": _keep_all,
     "products": functools.partial(
         jax.checkpoint,
         prevent_cse=False,

@@ -20,8 +20,11 @@ from g2rpo_jax.models.qwen3_vl.text import (
     normal_param,
     stacked,
 )
+from g2rpo_jax.parallel import constrain
 from g2rpo_jax.tables import lookup
 
+# Gathered over tensor where its size does not divide the heads: attention is then done by each.
+HEADS = ("q_proj", "k_proj", "v_proj", "o_proj", "q_bias", "k_bias", "v_bias")
 EPS = 1e-6  # of every layer norm of the tower; not in config.json
 
 
@@ -109,12 +112,15 @@ class VisionTower(nnx.Module):
         config = self.config
         wide = jnp.promote_types(dtype, jnp.float32)
         patches_PNC = jnp.asarray(inputs.patches_PNC).astype(dtype)
-        x_PND = linear(patches_PNC, self.patch_proj[...], self.patch_bias[...])
+        patches_PNC = constrain.constrain(patches_PNC, "rows")
+        first = constrain.weights({"patch_proj": self.patch_proj[...]}, dtype)["patch_proj"]
+        x_PND = linear(patches_PNC, first, self.patch_bias[...])
         corner_PN4D = embed(self.pos_embed[...], inputs.pos_index_PN4, embedding_gradient).astype(
             wide
         )
         weight_PN41 = jnp.asarray(inputs.pos_weight_PN4)[..., None].astype(wide)
         x_PND = x_PND + (corner_PN4D * weight_PN41).sum(2).astype(dtype)
+        x_PND = constrain.constrain(x_PND, "rows")
         angles = rope.axial(config, inputs.patch_hw_PN2, wide)
         # The tapped blocks' outputs are gathered by adding each block's output with weight one or
         # zero: linear in the carry, so the backward pass keeps nothing for it, and the blocks'
@@ -124,16 +130,20 @@ class VisionTower(nnx.Module):
             [[i == j for j in config.deepstack_visual_indexes] for i in range(config.depth)], dtype
         ).reshape(config.depth, K)
 
+        cut = config.num_heads % constrain.ways("heads") == 0
+
         def body(carry, xs):
             x_PND, taps_KPND = carry
             w, tap_K = xs
+            w = constrain.weights(w, dtype, whole=() if cut else HEADS)
             x_PND = _block(config, w, x_PND, angles, inputs.segment_PN)
             if K:
                 taps_KPND = taps_KPND + tap_K[:, None, None, None] * x_PND[None]
             return (x_PND, taps_KPND), x_PND if trace else None
 
         body = lookup(REMAT, remat, kind="remat")(body)
-        carry = (x_PND, jnp.zeros((K, *x_PND.shape), dtype))
+        taps_KPND = constrain.constrain(jnp.zeros((K, *x_PND.shape), dtype), None, "rows")
+        carry = (x_PND, taps_KPND)
         (x_PND, taps_KPND), blocks = jax.lax.scan(body, carry, (stacked(self.layers), tap_nK))
         merged_PMD = _merge(config, _layer(self.merger, 0), x_PND, norm_first=True)
         if not K:
@@ -157,23 +167,29 @@ def _block(
 
     y_PND = layer_norm(x_PND, w["norm1_scale"], w["norm1_bias"], EPS)
     q_PNAH, k_PNAH = rope.rotate(heads("q"), angles), rope.rotate(heads("k"), angles)
-    out_PND = image_attention(q_PNAH, k_PNAH, heads("v"), segment_PN)
-    x_PND = x_PND + linear(out_PND, w["o_proj"], w["o_bias"])
+    qkv = (constrain.constrain(a, "rows", None, "heads") for a in (q_PNAH, k_PNAH, heads("v")))
+    out_PND = image_attention(*qkv, segment_PN)
+    if config.num_heads % constrain.ways("heads") == 0:
+        out_PND = constrain.constrain(out_PND, "rows", None, "heads")
+    x_PND = constrain.constrain(x_PND + linear(out_PND, w["o_proj"], w["o_bias"]), "rows")
     y_PND = layer_norm(x_PND, w["norm2_scale"], w["norm2_bias"], EPS)
     y_PNF = act(linear(y_PND, w["up_proj"], w["up_bias"]))
-    return x_PND + linear(y_PNF, w["down_proj"], w["down_bias"])
+    y_PNF = constrain.constrain(y_PNF, "rows", None, "mlp")
+    return constrain.constrain(x_PND + linear(y_PNF, w["down_proj"], w["down_bias"]), "rows")
 
 
 def _merge(config: VisionConfig, w: Weights, x_PND: jax.Array, norm_first: bool) -> jax.Array:
     """Neighbouring patches -> one token. The merger norms patches, DeepStack's norm the joined."""
     P, N, D = x_PND.shape
+    w = constrain.weights(w, x_PND.dtype)
     if norm_first:
         x_PND = layer_norm(x_PND, w["norm_scale"], w["norm_bias"], EPS)
     x_PME = x_PND.reshape(P, N // config.merge, D * config.merge)
     if not norm_first:
         x_PME = layer_norm(x_PME, w["norm_scale"], w["norm_bias"], EPS)
     x_PME = ACTIVATIONS["gelu"](linear(x_PME, w["up_proj"], w["up_bias"]))
-    return linear(x_PME, w["down_proj"], w["down_bias"])
+    x_PME = constrain.constrain(x_PME, "rows", None, "mlp")
+    return constrain.constrain(linear(x_PME, w["down_proj"], w["down_bias"]), "rows")
 
 
 def _layer(module: nnx.Module, index: int) -> Weights:
