@@ -34,12 +34,14 @@ class MeshConfig:
 
 
 def make(config: MeshConfig, devices=None) -> Mesh:
-    """The mesh over all devices (or `devices`).
+    """The mesh over all devices (or `devices`), those of one process side by side.
 
     Raises:
-      ValueError: if the sizes do not multiply to the number of devices.
+      ValueError: if the sizes do not multiply to the number of devices, or rows would be divided
+        over processes.
     """
     devices = list(jax.devices() if devices is None else devices)
+    devices.sort(key=lambda device: (device.process_index, device.id))
     sizes = [config.data, config.fsdp, config.tensor]
     fixed = math.prod(s for s in sizes if s > 0)
     if -1 in sizes and len(devices) % fixed == 0:
@@ -49,7 +51,19 @@ def make(config: MeshConfig, devices=None) -> Mesh:
             f"mesh.data={config.data} x mesh.fsdp={config.fsdp} x mesh.tensor={config.tensor} does "
             f"not make {len(devices)} devices: set sizes whose product is {len(devices)}"
         )
-    return Mesh(np.asarray(devices).reshape(sizes), AXES)
+    mesh = Mesh(np.asarray(devices).reshape(sizes), AXES)
+    each = len(devices) // processes(mesh)
+    if processes(mesh) > 1 and each % sizes[-1]:
+        raise ValueError(
+            f"mesh.tensor={sizes[-1]} does not divide the {each} devices of each process: a row "
+            f"would be divided over processes; use a divisor of {each}"
+        )
+    return mesh
+
+
+def processes(mesh: Mesh) -> int:
+    """How many processes the mesh's devices belong to; all have the same number."""
+    return len({device.process_index for device in mesh.devices.flat})
 
 
 def row_sharding(mesh: Mesh) -> NamedSharding:
@@ -75,3 +89,52 @@ def check_rows(field: str, rows: int, mesh: Mesh) -> None:
             f"{field}: {rows} rows do not divide over mesh data={mesh.shape['data']} x "
             f"fsdp={mesh.shape['fsdp']}: rows are never split; use a multiple of {ways}"
         )
+
+
+def put_rows(mesh: Mesh, tree):
+    """Puts rows on their devices.
+
+    Args:
+      tree: host arrays of this process's rows: its block of the rows of all processes.
+    Returns:
+      a tree of arrays of all rows.
+    """
+    count, sharding = processes(mesh), row_sharding(mesh)
+    if count == 1:
+        return jax.device_put(tree, sharding)
+
+    def put(rows):
+        whole = (rows.shape[0] * count, *rows.shape[1:])
+        return jax.make_array_from_process_local_data(sharding, np.asarray(rows), whole)
+
+    return jax.tree.map(put, tree)
+
+
+def put_whole(mesh: Mesh, value) -> jax.Array:
+    """Puts a number or an array, the same in every process, on every device."""
+    value = np.asarray(value)
+    if processes(mesh) == 1:
+        return jax.device_put(value, replicated(mesh))
+    return jax.make_array_from_process_local_data(replicated(mesh), value, value.shape)
+
+
+def own_rows(mesh: Mesh, tree):
+    """This process's block of the rows of device arrays, on the host; `put_rows` the other way."""
+    count = processes(mesh)
+    if count == 1:
+        return jax.device_get(tree)
+
+    def get(array: jax.Array) -> np.ndarray:
+        P = array.shape[0] // count
+        first = P * jax.process_index()
+        out = np.empty((P, *array.shape[1:]), array.dtype)
+        for shard in array.addressable_shards:
+            rows, *rest = shard.index
+            begin, end, _ = rows.indices(array.shape[0])
+            low, high = max(begin, first), min(end, first + P)
+            if low < high:
+                data = np.asarray(shard.data)[low - begin : high - begin]
+                out[(slice(low - first, high - first), *rest)] = data
+        return out
+
+    return jax.tree.map(get, tree)
