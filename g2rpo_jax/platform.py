@@ -63,6 +63,12 @@ def prepare(host_devices: int = 0) -> None:
     os.environ["XLA_FLAGS"] = " ".join([flags, *missing]).strip()
 
 
+def pretend(devices: int) -> None:
+    """Virtual CPU devices for programs that are only looked at; must run before JAX starts."""
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    prepare(devices)
+
+
 def current() -> Backend:
     """The record of the back end JAX runs on (starts it)."""
     import jax

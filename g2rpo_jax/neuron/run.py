@@ -1,0 +1,105 @@
+"""The lint of a configuration, as the launcher shows it."""
+
+import textwrap
+from collections.abc import Callable, Sequence
+
+from jax.sharding import Mesh
+
+from g2rpo_jax.config import RunConfig
+from g2rpo_jax.models.qwen3_vl.sizes import config_of
+from g2rpo_jax.neuron import lint, partitioned, programs
+from g2rpo_jax.neuron.allowed import ALLOWED
+from g2rpo_jax.neuron.checks import Limits
+from g2rpo_jax.train.programs import Call
+
+
+def lint_call(call: Call, mesh: Mesh) -> lint.Report:
+    """The lint of one program of a run."""
+    limits = Limits(devices=mesh.size)
+    return lint.lint(lint.lower(call.function, *call.args), call.name, limits)
+
+
+def chosen(
+    config: RunConfig, tokens: int | None, patches: int | None, every: bool
+) -> list[tuple[int, int]]:
+    """(prompt tokens, patches) to lint: as given, every bucket of the config, or the smallest."""
+    found = programs.buckets(config)
+    if every and tokens is None and patches is None:
+        return found
+    smallest = found[0]
+    return [
+        (
+            smallest[0] if tokens is None else tokens,
+            smallest[1] if patches is None else patches,
+        )
+    ]
+
+
+def run(
+    config: RunConfig,
+    mesh: Mesh,
+    buckets: Sequence[tuple[int, int]],
+    compiled: bool,
+    say: Callable[[str], None] = print,
+) -> bool:
+    """Lints all programs of a config and prints a table.
+
+    Args:
+      config: resolved; its model.directory may be the name of a release without files.
+      mesh: of virtual devices.
+      buckets: (prompt tokens, patches).
+      compiled: also compile for the mesh, and look at collectives and sizes.
+      say: takes lines.
+    Returns:
+      Whether nothing was found that the allow-list does not hold.
+    """
+    shape = config_of(config.model.directory)
+    axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
+    errors, warnings, excused, seen = [], [], {}, set()
+    for tokens, patches in buckets:
+        say(f"{config.model.directory}, {tokens} prompt tokens, {patches} patches, mesh {axes}")
+        say(f"  {'program':16} {'operations':>10} {'kinds':>6} {'errors':>7} {'allowed':>8}")
+        for call in programs.calls(config, shape, mesh, tokens, patches):
+            report = lint_call(call, mesh)
+            allowed = [f for f in report.findings if f.allowed]
+            say(
+                f"  {report.program:16} {sum(report.operations.values()):10,} "
+                f"{len(report.operations):6} {len(report.errors):7} {len(allowed):8}"
+            )
+            errors += report.errors
+            warnings += [f for f in report.findings if f.warns]
+            for finding in allowed:
+                excused.setdefault(finding.allowed, []).append(finding)
+            if compiled:
+                text = call.function.trace(*call.args).lower().compile().as_text()
+                found = partitioned.lint(text, call.name, mesh.size)
+                kinds = ", ".join(f"{n} {k}" for k, n in sorted(found.collectives.items()))
+                say(
+                    f"  {'':16} divided: {kinds or 'no collectives'}; {len(found.groups)} replica "
+                    f"groups; largest array {found.largest[0] / 1e9:.3f} GB {found.largest[1]}"
+                )
+                errors += found.errors
+                warnings += [f for f in found.findings if f.warns]
+    for title, findings in (("errors", errors), ("warnings", warnings)):
+        if findings:
+            say(f"\n{title}")
+        for finding in findings:
+            if str(finding) in seen:
+                continue
+            seen.add(str(finding))
+            say(f"  {finding}")
+            for word, text in (("why", finding.why), ("instead", finding.instead)):
+                say(
+                    textwrap.fill(
+                        f"{word}: {text}", 100, initial_indent="    ", subsequent_indent="      "
+                    )
+                )
+            say(f"    known from: {finding.source}")
+    say("\nallowed (g2rpo_jax/neuron/allowed.py)")
+    for entry in ALLOWED:
+        where = sorted({finding.program for finding in excused.get(entry, ())})
+        say(f"  {entry.rule} at {entry.site}: in {', '.join(where) or 'none of these programs'}")
+        say(textwrap.fill(entry.reason, 100, initial_indent="    ", subsequent_indent="    "))
+    count = len({str(finding) for finding in errors})
+    say(f"\n{count} errors" if count else "\nnothing that Neuron is known to refuse")
+    return not errors
