@@ -14,15 +14,20 @@ def run_name(config_flag: str) -> str:
     return Path(path).stem + (f"_{variant}" if variant else "")
 
 
-def workdir_of(flag: str | None, name: str, resume: bool) -> Path:
+def workdir_of(flag: str | None, name: str, resume: bool, requeue: bool = False) -> Path:
     """The folder of a run.
 
     Without a flag: runs/<name>, or runs/<name>-2, -3, ... where those hold runs already; the
-    newest of them when resuming.
+    newest of them when resuming. With `requeue` a named folder may hold a run or not.
     Raises:
-      ValueError: if a named folder already holds a run and `resume` is off, or the other way round.
+      ValueError: if a named folder already holds a run and `resume` is off, or the other way round;
+        `requeue` without a flag.
     """
-    if flag:
+    if requeue and not flag:
+        raise ValueError("--requeue needs --workdir: the job must find its run again")
+    if requeue:
+        folder = Path(flag)
+    elif flag:
         folder = Path(flag)
         holds = (folder / "config.json").exists()
         if holds and not resume:

@@ -2,10 +2,12 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 
 # name (before the task, where it has one): unit and meaning. Writing a name that is not here fails.
 METRICS = {
@@ -49,7 +51,12 @@ METRICS = {
     "compile/count": "XLA compilations since the start",
     "compile/seconds": "seconds spent in them since the start",
     "host/rss_gib": "resident memory of the process, GiB",
+    "checkpoint/failures": "checkpoints that could not be written, count since the process began",
 }
+
+# Beginnings of names that a clock or the process decides: a run that was interrupted has other
+# numbers there than one that was not. All others are the same, bit for bit.
+MEASURED = ("time/", "compile/", "host/", "checkpoint/", "rollout/tokens_per_s")
 
 
 def known(name: str) -> bool:
@@ -57,25 +64,75 @@ def known(name: str) -> bool:
     return name in METRICS or name.rpartition("/")[0] in METRICS
 
 
-class Writer:
-    """metrics.jsonl, one object per step, and TensorBoard events beside it.
+def measured(name: str) -> bool:
+    """Whether a clock or the process decides a number (MEASURED), not the run."""
+    return name.startswith(MEASURED)
 
-    Opening it for a resumed run keeps the rows of earlier steps and drops those of `start` and
-    later, which the run is about to write again.
+
+class Lines:
+    """A file of JSON lines, one object each, that outlives a full disk.
+
+    Opening it for a resumed run keeps the lines of steps before `start` and drops the others, which
+    the run is about to write again. What cannot be written is kept in memory, in order, and written
+    with what comes next; the trouble is logged once.
     """
 
-    def __init__(self, workdir: Path, *, start: int, tensorboard: bool):
-        self._path = Path(workdir) / "metrics.jsonl"
-        keep = [row for row in read(self._path) if row["step"] < start]
+    def __init__(self, path: Path, *, start: int):
+        self._path = Path(path)
         temporary = self._path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in keep))
+        with temporary.open("w") as kept:  # a line at a time: a log may be larger than memory
+            for row in rows(self._path):
+                if row["step"] < start:
+                    kept.write(json.dumps(row) + "\n")
         os.replace(temporary, self._path)
-        self._file = self._path.open("a")
-        self._events = None
-        if tensorboard:
-            from tensorboardX import SummaryWriter
+        self._file = self._path.open("r+b", buffering=0)
+        self._end = self._file.seek(0, os.SEEK_END)  # bytes that are whole lines
+        self._waiting: list[bytes] = []
 
-            self._events = SummaryWriter(str(Path(workdir) / "tensorboard"), purge_step=start)
+    def write(self, rows: Iterable[dict]) -> None:
+        """Adds one line per row; never fails."""
+        in_trouble = bool(self._waiting)
+        self._waiting += [(json.dumps(row) + "\n").encode() for row in rows]
+        try:
+            self._drain()
+        except OSError as error:
+            if not in_trouble:
+                logging.error("%s: %s. Lines are kept until they can be written", self._path, error)
+
+    def sync(self) -> None:
+        """Puts every line on the disk; raises OSError if that cannot be."""
+        self._drain()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Closes the file; says how many lines could not be written."""
+        try:
+            self._drain()
+        except OSError as error:
+            logging.error("%s: %d lines are lost (%s)", self._path, len(self._waiting), error)
+        self._file.close()
+
+    def _drain(self) -> None:
+        while self._waiting:
+            line = self._waiting[0]
+            self._file.seek(self._end)
+            try:
+                done = 0
+                while done < len(line):
+                    done += self._file.write(line[done:])
+            except OSError:
+                self._file.truncate(self._end)  # no half lines for readers
+                raise
+            self._end += len(line)
+            self._waiting.pop(0)
+
+
+class Writer:
+    """metrics.jsonl, one object per step (see `Lines`), and TensorBoard events beside it."""
+
+    def __init__(self, workdir: Path, *, start: int, tensorboard: bool):
+        self._lines = Lines(Path(workdir) / "metrics.jsonl", start=start)
+        self._events = _Events(Path(workdir) / "tensorboard", start) if tensorboard else None
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
         """Writes one step; a number that is not finite is written as null.
@@ -89,16 +146,74 @@ class Writer:
                 raise KeyError(f"metric {name!r} is not in metrics.METRICS: add it there")
             value = float(value)
             row[name] = value if np.isfinite(value) else None
-            if self._events and np.isfinite(value):
-                self._events.add_scalar(name, value, step)
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+        self._lines.write([row])
+        if self._events:
+            self._events.write(step, {name: v for name, v in row.items() if v is not None})
+
+    def sync(self) -> None:
+        """Puts every line on the disk; raises OSError if that cannot be."""
+        self._lines.sync()
 
     def close(self) -> None:
         """Closes the files."""
-        self._file.close()
+        self._lines.close()
         if self._events:
             self._events.close()
+
+
+class _Events:
+    """TensorBoard's file, written in the caller's thread: SummaryWriter's own thread dies of a full
+    disk, and then its queue holds up the run for ever. Numbers that cannot be written are left out.
+    """
+
+    def __init__(self, folder: Path, start: int):
+        self._folder, self._start = folder, start
+        self._file, self._files = None, 0
+
+    def write(self, step: int, numbers: Mapping[str, float]) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        values = [
+            Summary.Value(tag=name, simple_value=value)
+            for name, value in numbers.items()
+            if name != "step"
+        ]
+        try:
+            if self._file is None:
+                self._open()
+            self._file.write_event(
+                Event(wall_time=time.time(), step=step, summary={"value": values})
+            )
+            self._file.flush()
+        except OSError as error:
+            logging.error("%s: %s. Step %d is left out there", self._folder, error, step)
+            self._give_up()
+
+    def close(self) -> None:
+        self._give_up()
+
+    def _open(self) -> None:
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        self._folder.mkdir(exist_ok=True)
+        self._files += 1
+        suffix = f".{os.getpid()}.{self._files}"  # a second may see two of them
+        self._file = EventsWriter(str(self._folder / "events"), suffix)
+        if self._files == 1:  # of earlier files only what is before `start` is to be shown
+            begins = SessionLog(status=SessionLog.START)
+            self._file.write_event(
+                Event(wall_time=time.time(), step=self._start, session_log=begins)
+            )
+
+    def _give_up(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            try:
+                file.close()
+            except OSError:
+                pass
 
 
 def rows(path: Path) -> Iterator[dict]:

@@ -229,14 +229,23 @@ class EvalConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    """Orbax checkpoints: written every `every` steps (0: only at the end), the last `keep` kept."""
+    """Orbax checkpoints.
+
+    Attributes:
+      every: steps between checkpoints; 0: only at the end (and for keep_best).
+      keep: the newest this many are kept.
+      keep_best: so many more are kept: those with the highest mean held-out accuracy. A step whose
+        evaluation is among the best so far is saved, whatever `every` says.
+    """
 
     every: int = 20
     keep: int = 2
+    keep_best: int = 1
 
     def __post_init__(self):
         at_least("checkpoint.every", self.every, 0)
         at_least("checkpoint.keep", self.keep, 1)
+        at_least("checkpoint.keep_best", self.keep_best, 0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,7 @@
 python launch/train.py --config=configs/onethinker.py:tiny
 python launch/train.py --config=configs/onethinker.py:release --config.optim.lr=1e-6
 python launch/train.py --config=configs/onethinker.py:tiny --workdir=runs/mine --resume
+python launch/train.py --config=configs/onethinker.py --workdir=runs/mine --requeue   (a job script)
 """
 
 from absl import flags
@@ -13,6 +14,9 @@ from g2rpo_jax import cli, platform
 CONFIG = config_flags.DEFINE_config_file("config", None, "config file: FILE.py:VARIANT")
 WORKDIR = flags.DEFINE_string("workdir", None, "run folder (default: runs/CONFIG_VARIANT)")
 RESUME = flags.DEFINE_bool("resume", False, "go on from the newest checkpoint of the run folder")
+REQUEUE = flags.DEFINE_bool(
+    "requeue", False, "for job queues: as --resume if --workdir holds a run, else begin it there"
+)
 
 
 def main() -> None:
@@ -24,7 +28,8 @@ def main() -> None:
     from g2rpo_jax.train.loop import run  # after prepare: JAX reads the environment once
 
     name = cli.run_name(flags.FLAGS["config"].config_filename)
-    run(config, cli.workdir_of(WORKDIR.value, name, RESUME.value), RESUME.value, say=print)
+    workdir = cli.workdir_of(WORKDIR.value, name, RESUME.value, REQUEUE.value)
+    run(config, workdir, RESUME.value or REQUEUE.value, say=print)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 from PIL import Image
 
 from g2rpo_jax import metrics
@@ -26,20 +27,19 @@ class SampleLog:
 
     def __init__(self, workdir: Path, start: int):
         self._folder = Path(workdir)
-        path = self._folder / "samples.jsonl"
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("w") as kept:  # a line at a time: the log may be larger than memory
-            for entry in metrics.rows(path):
-                if entry["step"] < start:
-                    kept.write(json.dumps(entry) + "\n")
-        os.replace(temporary, path)
-        self._file = path.open("a")
+        self._lines = metrics.Lines(self._folder / "samples.jsonl", start=start)
+        self._waiting: dict[Path, bytes] = {}  # pictures that could not be written yet
 
     def write(self, step: int, entries: list[dict]) -> None:
-        """Adds one line per entry."""
-        for entry in entries:
-            self._file.write(json.dumps({"step": step, **entry}) + "\n")
-        self._file.flush()
+        """Adds one line per entry; what a full disk refuses is kept and written later."""
+        self._lines.write({"step": step, **entry} for entry in entries)
+
+    def sync(self) -> None:
+        """Puts lines and pictures on the disk; raises OSError if that cannot be."""
+        for path in list(self._waiting):
+            _put(path, self._waiting[path])
+            del self._waiting[path]
+        self._lines.sync()
 
     def image(self, image: Image.Image) -> dict:
         """Keeps a thumbnail of an RGB picture; returns what an entry's `media` says of it.
@@ -83,18 +83,34 @@ class SampleLog:
 
     def close(self) -> None:
         """Closes the file."""
-        self._file.close()
+        try:
+            self.sync()
+        except OSError as error:
+            logging.error("%s: %d pictures are lost (%s)", self._folder, len(self._waiting), error)
+        self._lines.close()
 
     def _keep(self, image: Image.Image) -> str:
         content, ending = encode(image)
         name = f"samples/{hashlib.sha256(content).hexdigest()[:20]}.{ending}"
         path = self._folder / name
         if not path.exists():
-            path.parent.mkdir(exist_ok=True)
-            temporary = path.with_suffix(".tmp")
-            temporary.write_bytes(content)
-            os.replace(temporary, path)
+            try:
+                _put(path, content)
+            except OSError:  # the lines' own complaint says enough
+                self._waiting[path] = content
         return name
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Writes a picture in one move."""
+    path.parent.mkdir(exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    try:
+        temporary.write_bytes(content)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    os.replace(temporary, path)
 
 
 def choose_frames(time_F: Sequence[float], wanted: Sequence[float]) -> list[int]:

@@ -3,21 +3,23 @@
 import collections
 import contextlib
 import dataclasses
-import json
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from g2rpo_jax import metrics, report
+from g2rpo_jax import metrics
 from g2rpo_jax.checkpoint import Checkpoints
-from g2rpo_jax.config import RunConfig, to_plain
+from g2rpo_jax.config import RunConfig
 from g2rpo_jax.train import measure, samples
+from g2rpo_jax.train import resume as resuming
 from g2rpo_jax.train.filtering import collect
+from g2rpo_jax.train.journal import Journal
 from g2rpo_jax.train.trainer import Trainer
 
 Evaluations = dict[int, dict[str, dict[str, float]]]  # step -> task -> TaskScore's fields
@@ -34,68 +36,123 @@ def run(
     Args:
       config: resolved configuration.
       workdir: where everything is written.
-      resume: go on from the newest checkpoint in `workdir`.
+      resume: go on from the newest sound checkpoint in `workdir`, or begin where there is none yet.
       say: takes the description at the start and the table at the end.
     Raises:
-      ValueError: bad input (the message names file, row or field), or nothing to resume.
+      ValueError: bad input (the message names file, row or field), a run that cannot be gone on
+        with, or a last checkpoint that could not be written.
     """
     started = time.perf_counter()
     compiles = metrics.CompileCounter()
     workdir = Path(workdir)
+    checkpoints = Checkpoints(
+        workdir / "checkpoints", config.checkpoint.keep, config.checkpoint.keep_best
+    )
+    facts = resuming.facts(config)
+    saved = resuming.find(checkpoints, facts, workdir)
+    if saved and not resume:
+        raise ValueError(f"{workdir} already holds a run: add --resume to go on, or name another")
     trainer = Trainer(config)
-    checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
     first, evaluations, earlier_s = 0, {}, 0.0
-    if resume:
-        first, evaluations, earlier_s = _restore(trainer, checkpoints)
-    (workdir / "config.json").write_text(json.dumps(to_plain(config), indent=1) + "\n")
+    if saved:
+        first = saved.step
+        evaluations, earlier_s = resuming.restore(trainer, checkpoints, saved)
+        say("\n".join([f"resumed   after step {first} of {workdir}", *saved.remarks]))
+    elif resume:
+        say(f"resumed   {workdir} has no checkpoint yet: from the beginning")
+    # What is there of step 0, the first evaluation, comes again without a checkpoint.
+    start = first + 1 if saved else 0
+    journal = Journal(workdir, config, start=start, writes=jax.process_index() == 0)
     described = trainer.describe()
-    (workdir / "description.txt").write_text(described + "\n", encoding="utf-8", errors="replace")
+    journal.describe(described)
     say(described)
-    writer = metrics.Writer(workdir, start=first + 1, tensorboard=config.log.tensorboard)
-    sample_log = report.SampleLog(workdir, start=first + 1)
+
+    def save(step: int) -> None:
+        host = {
+            "evaluations": _keyed(evaluations),
+            "wall_s": earlier_s + time.perf_counter() - started,
+            **facts,
+            **trainer.host_state(),
+        }
+        try:
+            journal.sync()
+        except OSError as error:
+            checkpoints.failed(step, error)
+            return
+        accuracy = mean_accuracy(evaluations[step]) if step in evaluations else None
+        checkpoints.save(step, trainer.state, host, accuracy)
+
     due = evaluation_steps(config, trainer.steps)
     step = first
     bar = tqdm(total=trainer.steps, initial=first, desc="train", dynamic_ncols=True)
     with _stop_signals() as stop, bar:
         if first == 0 and config.eval.every:
             evaluations[0], numbers = _evaluate(trainer)
-            writer.write(0, numbers | _standing(trainer, compiles))
+            journal.numbers(0, numbers | _standing(trainer, compiles, checkpoints))
         for step in range(first + 1, trainer.steps + 1):
             numbers, rows = _step(trainer, step)
-            if step % config.log.samples_every == 0:
-                samples.write(sample_log, step, rows, config.log.samples, trainer.processor.limits)
+            journal.rows(step, rows, trainer.processor.limits)
             if step in due:
                 evaluations[step], scores = _evaluate(trainer)
                 numbers |= scores
-            writer.write(step, numbers | _standing(trainer, compiles))
+            journal.numbers(step, numbers | _standing(trainer, compiles, checkpoints))
             _show(bar, numbers, evaluations)
-            last = step == trainer.steps or stop.asked
-            if last or (config.checkpoint.every and step % config.checkpoint.every == 0):
-                wall_s = earlier_s + time.perf_counter() - started
-                host = {"evaluations": _keyed(evaluations), "wall_s": wall_s}
-                checkpoints.save(step, trainer.state, host | trainer.host_state())
+            if step == trainer.steps or stop.asked or save_due(config, step, evaluations):
+                save(step)
             if stop.asked:
                 break
     checkpoints.close()
-    writer.close()
-    sample_log.close()
     trainer.close()
     summary = {
         "steps": step,
         "finished": step == trainer.steps,
         "wall_seconds": round(earlier_s + time.perf_counter() - started, 2),
         **outcome(evaluations, config.eval.final_count),
+        "best": best(evaluations),
         "compile": {"count": compiles.count, "seconds": round(compiles.seconds, 2)},
         "rows_skipped": trainer.skips.by_reason,
         "rows_skipped_by_file": trainer.skips.by_file,
         "rows_skipped_first": trainer.skips.messages,
         "reward_failures": dict(trainer.scorer.failures),
+        "checkpoint_failures": checkpoints.failures,
         "evaluations": _keyed(evaluations),
     }
-    report.write_json(workdir / "summary.json", summary)
-    curves = report.curves(workdir, trainer.tasks)
-    say(report.closing(workdir, summary, curves, _page(workdir)))
+    say(journal.finish(summary, trainer.tasks))
+    if checkpoints.error:
+        newest = checkpoints.latest()
+        raise ValueError(
+            f"the last checkpoint could not be written ({checkpoints.error}): make room, and "
+            f"--resume goes on "
+            + ("from the beginning" if newest is None else f"after step {newest}")
+        )
     return summary
+
+
+def save_due(config: RunConfig, step: int, evaluations: Evaluations) -> bool:
+    """Whether a checkpoint falls on `step`: every checkpoint.every steps, and on every evaluation
+    that is among the checkpoint.keep_best best so far."""
+    if config.checkpoint.every and step % config.checkpoint.every == 0:
+        return True
+    if step not in evaluations:
+        return False
+    others = [mean_accuracy(scores) for s, scores in evaluations.items() if 0 < s < step]
+    better = sum(other > mean_accuracy(evaluations[step]) for other in others)
+    return better < config.checkpoint.keep_best
+
+
+def best(evaluations: Evaluations) -> dict[str, float]:
+    """The step (the last one of equals) with the highest mean accuracy after the start, and that
+    accuracy; empty without evaluations."""
+    means = {step: mean_accuracy(scores) for step, scores in evaluations.items() if step > 0}
+    if not means:
+        return {}
+    step = max(means, key=lambda s: (means[s], s))
+    return {"step": step, "accuracy": means[step]}
+
+
+def mean_accuracy(scores: dict[str, dict[str, float]]) -> float:
+    """The mean over tasks of an evaluation's accuracies."""
+    return float(np.mean([score["accuracy"] for score in scores.values()]))
 
 
 def evaluation_steps(config: RunConfig, steps: int) -> set[int]:
@@ -128,15 +185,6 @@ def outcome(evaluations: Evaluations, final_count: int) -> dict:
         return scores | {"mean": float(np.mean(list(scores.values())))}
 
     return {"before": mean([0] if 0 in evaluations else []), "after": mean(last)}
-
-
-def _page(workdir: Path) -> Path | None:
-    """Writes report.html; a run whose results are saved does not fail over its page."""
-    try:
-        return report.write_page(workdir, to_plain(RunConfig()))
-    except Exception:
-        logging.exception("no report.html: `python launch/report.py %s` tries again", workdir)
-        return None
 
 
 def _step(trainer: Trainer, step: int) -> tuple[dict[str, float], list[samples.Fate]]:
@@ -185,8 +233,12 @@ def _evaluate(trainer: Trainer) -> tuple[dict[str, dict[str, float]], dict[str, 
     return scores, numbers
 
 
-def _standing(trainer: Trainer, compiles: metrics.CompileCounter) -> dict[str, float]:
+def _standing(
+    trainer: Trainer, compiles: metrics.CompileCounter, checkpoints: Checkpoints
+) -> dict[str, float]:
+    checkpoints.poll()
     return {
+        "checkpoint/failures": checkpoints.failures,
         "compile/count": compiles.count,
         "compile/seconds": compiles.seconds,
         "host/rss_gib": metrics.rss_gib(),
@@ -202,8 +254,7 @@ def _show(bar: tqdm, numbers: dict[str, float], evaluations: Evaluations) -> Non
         "tok/s": numbers.get("rollout/tokens_per_s"),
     }
     if evaluations:
-        latest = evaluations[max(evaluations)]
-        shown["held-out"] = float(np.mean([score["accuracy"] for score in latest.values()]))
+        shown["held-out"] = mean_accuracy(evaluations[max(evaluations)])
     formats = {"tok/s": "{:,.0f}"}
     bar.set_postfix(
         {k: formats.get(k, "{:.3f}").format(v) for k, v in shown.items() if v is not None}
@@ -212,16 +263,6 @@ def _show(bar: tqdm, numbers: dict[str, float], evaluations: Evaluations) -> Non
 
 def _keyed(evaluations: Evaluations) -> dict:
     return {str(step): scores for step, scores in sorted(evaluations.items())}
-
-
-def _restore(trainer: Trainer, checkpoints: Checkpoints) -> tuple[int, Evaluations, float]:
-    step = checkpoints.latest()
-    if step is None:
-        raise ValueError(f"{checkpoints.directory} holds no checkpoint: nothing to resume")
-    trainer.state, host = checkpoints.restore(step, trainer.state)
-    trainer.restore_host(host)
-    evaluations = {int(key): scores for key, scores in host["evaluations"].items()}
-    return step, evaluations, host["wall_s"]
 
 
 class _Stop:
