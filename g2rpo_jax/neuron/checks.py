@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.mlir import ir
 
-from g2rpo_jax.neuron.walk import WHILE, Module, element, function_of, holder, maker, parent, shape
+from g2rpo_jax.neuron.walk import WHILE, Module, element, function_of, holder, maker, shape
 
 EXACT = 2**24  # integers beyond it are not all float32 numbers
 FLOATS = ("f32", "bf16", "f16", "tf32", "f64")  # f64 has a row of its own
@@ -79,19 +79,26 @@ def bitcast(op: ir.Operation, module: Module, limits: Limits) -> str | None:
 def random_bits(op: ir.Operation, module: Module, limits: Limits) -> str | None:
     if "DEFAULT" not in str(op.attributes["rng_algorithm"]):
         return f"algorithm {op.attributes['rng_algorithm']}"
-    beside = [other for other in module.operations if other.name == op.name]
-    same = [other for other in beside if parent(other) == parent(op)]
-    return f"{len(same)} draws in one round" if _in_loop(op, module) and len(same) > 1 else None
+    return None
 
 
-def _in_loop(op: ir.Operation, module: Module) -> bool:
-    """Whether an operation, or a call of its function, stands in a loop."""
-    while op is not None and op.name != "func.func":
-        if op.name == WHILE:
-            return True
-        op = parent(op)
-    calls = module.calls[function_of(op)] if op else []
-    return any(_in_loop(call, module) for call in calls)
+def draws(module: Module, limits: Limits) -> list[tuple[ir.Operation, str]]:
+    loops = [op for op in module.operations if op.name == WHILE]
+    counts = [(loop, _draws(loop.regions[1].blocks[0], module)) for loop in loops]
+    return [(loop, f"{count} draws in one round") for loop, count in counts if count > 1]
+
+
+def _draws(block: ir.Block, module: Module) -> int:
+    """Draws of random bits in one run of a block, those of inner loops left out."""
+    count = 0
+    for op in (view.operation for view in block.operations):
+        inside = [op] if op.name != WHILE else []
+        if op.name == "func.call":
+            inside = [module.functions[ir.FlatSymbolRefAttr(op.attributes["callee"]).value]]
+        blocks = [inner for one in inside for region in one.regions for inner in region]
+        count += sum(_draws(inner, module) for inner in blocks)
+        count += op.name == "stablehlo.rng_bit_generator"
+    return count
 
 
 def constant(op: ir.Operation, module: Module, limits: Limits) -> str | None:
@@ -103,8 +110,7 @@ def constant(op: ir.Operation, module: Module, limits: Limits) -> str | None:
         return None
     if _finite(value, element(kind)):
         return None
-    data = [use for use in op.results[0].uses if not _starts_reduction(use)]
-    return "infinity or NaN as data" if data else None
+    return None if _only_bounds(op.results[0]) else "infinity or NaN as data"
 
 
 def _finite(value: ir.DenseElementsAttr, kind: str) -> bool:
@@ -119,11 +125,20 @@ def _finite(value: ir.DenseElementsAttr, kind: str) -> bool:
     return bool(np.isfinite(numbers).all())
 
 
-def _starts_reduction(use: ir.OpOperand) -> bool:
-    """Whether a value is used as the number that a reduction starts from."""
-    op = use.owner.operation
-    operands = len(list(op.operands))
-    return op.name == "stablehlo.reduce" and use.operand_number >= operands // 2
+def _only_bounds(value: ir.Value) -> bool:
+    """Whether a number only starts reductions, or is the other side of a maximum or minimum."""
+    for use in value.uses:
+        op = use.owner.operation
+        name = op.name.removeprefix("stablehlo.")
+        if name in ("broadcast_in_dim", "convert"):
+            if not _only_bounds(op.results[0]):
+                return False
+        elif name == "reduce":
+            if use.operand_number < len(list(op.operands)) // 2:
+                return False
+        elif name not in ("maximum", "minimum"):
+            return False
+    return True
 
 
 def narrowing(op: ir.Operation, module: Module, limits: Limits) -> str | None:

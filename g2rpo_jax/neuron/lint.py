@@ -11,7 +11,7 @@ import jax
 from g2rpo_jax.neuron.allowed import ALLOWED, Allowed
 from g2rpo_jax.neuron.checks import Limits
 from g2rpo_jax.neuron.table import CHECKED, NO, PATTERNS, rows_of
-from g2rpo_jax.neuron.walk import Module, Place, place_of
+from g2rpo_jax.neuron.walk import Module, Place
 
 UNKNOWN = "unknown operation"
 
@@ -107,7 +107,7 @@ def lint(
         found += [(row.name, row, op, wrong) for op, wrong in row.check(walked, limits)]
     counted: dict[tuple, Finding] = {}
     for rule, row, op, detail in found:
-        place = place_of(op)
+        place = walked.place(op)
         finding = Finding(
             program=program,
             rule=rule,

@@ -15,7 +15,7 @@ from jax.extend.mlir import ir
 
 ROOT = Path(__file__).parents[2]  # of the repository: places are shown relative to it
 PACKAGE = str(ROOT / "g2rpo_jax")
-NOT_OURS = re.compile(r"site-packages|/lib/python3|<frozen")
+NOT_OURS = re.compile(r"site-packages|/lib/python3|<frozen|g2rpo_jax/neuron/")
 WHILE = "stablehlo.while"
 
 
@@ -46,9 +46,9 @@ def place_of(op: ir.Operation) -> Place:
         frames = [
             f for use in op.results[0].uses for f in _frames(use.owner.operation.location, "")
         ]
-    ours = [f for f in frames if f[0].startswith(PACKAGE)]
     others = [f for f in frames if not NOT_OURS.search(f[0])]
-    for file, line, function in (*ours, *others, *frames):
+    ours = [f for f in others if f[0].startswith(PACKAGE)]
+    for file, line, function in (*ours, *others):
         path = Path(file)
         return Place(
             str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else file, line, function
@@ -145,6 +145,16 @@ class Module:
             if op.name == "func.call":
                 self.calls[_symbol(op.attributes["callee"])].append(op)
         self._known: dict[ir.Value, Interval] = {}
+
+    def place(self, op: ir.Operation) -> Place:
+        """The innermost frame of the package behind an operation; failing that, of a caller of the
+        function that it stands in (JAX's own jitted functions bear no lines of ours)."""
+        place = place_of(op)
+        if place is PROGRAM and op.name not in ("builtin.module", "func.func"):
+            for call in self.calls[function_of(op)]:
+                if (place := self.place(call)) is not PROGRAM:
+                    break
+        return place
 
     @property
     def main(self) -> ir.Operation:
