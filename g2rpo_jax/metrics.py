@@ -171,41 +171,37 @@ class _Events:
         self._file, self._files = None, 0
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.proto.summary_pb2 import Summary
-
-        values = [
-            Summary.Value(tag=name, simple_value=value)
-            for name, value in numbers.items()
-            if name != "step"
-        ]
+        """Adds one event with all numbers of a step; never fails."""
+        values = [{"tag": k, "simple_value": v} for k, v in numbers.items() if k != "step"]
         try:
             if self._file is None:
                 self._open()
-            self._file.write_event(
-                Event(wall_time=time.time(), step=step, summary={"value": values})
-            )
+            self._put(step=step, summary={"value": values})
             self._file.flush()
         except OSError as error:
             logging.error("%s: %s. Step %d is left out there", self._folder, error, step)
             self._give_up()
 
     def close(self) -> None:
+        """Closes the file."""
         self._give_up()
 
     def _open(self) -> None:
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.record_writer import RecordWriter
 
         self._folder.mkdir(exist_ok=True)
         self._files += 1
-        suffix = f".{os.getpid()}.{self._files}"  # a second may see two of them
-        self._file = EventsWriter(str(self._folder / "events"), suffix)
+        # The kind of name that TensorBoard looks for, and reads in alphabetical order.
+        name = f"events.out.tfevents.{time.time_ns()}.{os.uname().nodename}"
+        self._file = RecordWriter(str(self._folder / name))
+        self._put(file_version="brain.Event:2")
         if self._files == 1:  # of earlier files only what is before `start` is to be shown
-            begins = SessionLog(status=SessionLog.START)
-            self._file.write_event(
-                Event(wall_time=time.time(), step=self._start, session_log=begins)
-            )
+            self._put(step=self._start, session_log={"status": 1})
+
+    def _put(self, **event) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._file.write(Event(wall_time=time.time(), **event).SerializeToString())
 
     def _give_up(self) -> None:
         file, self._file = self._file, None

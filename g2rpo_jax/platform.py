@@ -6,7 +6,13 @@ few choices that would cost something elsewhere are fields of one record, chosen
 
 import dataclasses
 import glob
+import importlib.metadata
+import importlib.util
 import os
+import shutil
+import sys
+import zlib
+from pathlib import Path
 
 from g2rpo_jax.tables import lookup
 
@@ -22,6 +28,8 @@ class Backend:
         buffers have been reported to return garbage (aws-neuron-sdk issue 1026).
       embedding_gradient: "scatter", or "onehot" (a matmul) where scatter-add is unsafe or slow.
       compute_dtype: what `model.dtype="auto"` means here.
+      keep_programs: whether compiled programs are kept on disk by JAX. Not on Neuron, where JAX's
+        cache has crashed; its compiler has its own.
     """
 
     environment: tuple[tuple[str, str], ...] = ()
@@ -29,6 +37,7 @@ class Backend:
     donate: bool = True
     embedding_gradient: str = "scatter"
     compute_dtype: str = "bfloat16"
+    keep_programs: bool = True
 
 
 def detect() -> str:
@@ -48,19 +57,98 @@ def detect() -> str:
 def prepare(host_devices: int = 0) -> None:
     """Sets environment variables for the back end; must run before JAX starts its back end.
 
+    What the user has set stays as it is.
     Args:
       host_devices: on a CPU, how many devices to divide the host into (0 leaves the choice to
         XLA_FLAGS; two devices use two cores better than one device with two threads).
+    Raises:
+      ValueError: on Neuron, packages are missing or placeholders; says which, and what to install.
     """
-    backend = BACKENDS.get(detect(), Backend())
+    name = detect()
+    backend = BACKENDS.get(name, Backend())
+    if name == "neuron":
+        _require_neuron_packages()
     for key, value in backend.environment:
-        os.environ.setdefault(key, value)
+        os.environ.setdefault(key, os.path.expanduser(value))
     wanted = list(backend.xla_flags)
     if host_devices:
         wanted.append(f"--xla_force_host_platform_device_count={host_devices}")
     flags = os.environ.get("XLA_FLAGS", "")
     missing = [flag for flag in wanted if flag.split("=")[0] not in flags]
     os.environ["XLA_FLAGS"] = " ".join([flags, *missing]).strip()
+
+
+def keep_programs() -> Path | None:
+    """Lets JAX keep compiled programs for the next start; returns where (None: nowhere).
+
+    JAX_COMPILATION_CACHE_DIR names another folder; set but empty, it turns this off.
+    """
+    backend = BACKENDS.get(detect(), Backend())
+    if not backend.keep_programs:
+        return None
+    named = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if named is not None:
+        return Path(named) if named else None  # JAX reads it by itself
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = base / "g2rpo_jax" / f"programs-{_cpu_kind()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None  # a home that cannot be written: every start compiles
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    return folder
+
+
+def _cpu_kind() -> str:
+    """Tells kinds of processors apart: JAX's keys do not, and a home may be shared by several."""
+    said = os.uname().machine
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        said += next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    except OSError:
+        pass
+    return f"{zlib.crc32(said.encode()):08x}"
+
+
+def _require_neuron_packages() -> None:
+    wrong = neuron_packages()
+    if wrong:
+        found = sorted(f for pattern in DEVICE_FILES["neuron"] for f in glob.glob(pattern))
+        asked = (
+            f"Neuron devices are here ({found[0]})" if found else "JAX_PLATFORMS asks for neuron"
+        )
+        raise ValueError(
+            f"{asked}, but {'; '.join(wrong)}. Install with: pip install -e '.[neuron]' "
+            "--extra-index-url URL, where URL is AWS Neuron's pip index (AWS Neuron documentation, "
+            "page 'JAX setup'; see docs/neuron.md); or set JAX_PLATFORMS=cpu"
+        )
+    # The plugin calls the compiler as a program, from a virtual environment that is not activated
+    # as well.
+    if shutil.which("neuronx-cc") is None:
+        os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+
+def neuron_packages() -> list[str]:
+    """What is wrong with Neuron's packages, a sentence each; nothing is imported.
+
+    The public index has placeholders of the same names, which install and do nothing.
+    """
+    wrong = []
+    for package, module in NEURON_PACKAGES.items():
+        try:
+            known = importlib.metadata.metadata(package)
+        except importlib.metadata.PackageNotFoundError:
+            wrong.append(f"the package {package} is not installed")
+            continue
+        text = f"{known.get('Description', '')}{known.get_payload()}"
+        if "WRONG PACKAGE" in text or importlib.util.find_spec(module) is None:
+            wrong.append(
+                f"{package} {known['Version']} is a placeholder of the public package index"
+            )
+    return wrong
 
 
 def pretend(devices: int) -> None:
@@ -83,6 +171,13 @@ DEVICE_FILES = {
     "tpu": ("/dev/accel[0-9]*", "/dev/vfio/[0-9]*"),
 }
 
+# Package -> the module that it brings.
+NEURON_PACKAGES = {
+    "jax-neuronx": "jax_neuronx",
+    "libneuronxla": "libneuronxla",
+    "neuronx-cc": "neuronxcc",
+}
+
 BACKENDS = {
     # Level 1 halves the time to compile a gradient; the programs run as fast.
     "cpu": Backend(xla_flags=("--xla_backend_optimization_level=1",), compute_dtype="float32"),
@@ -91,13 +186,20 @@ BACKENDS = {
     "neuron": Backend(
         environment=(
             ("JAX_PLATFORMS", "neuron,cpu"),
+            # Random bits of the kind that the compiler takes; ours come from the host anyway.
+            ("JAX_DEFAULT_PRNG_IMPL", "rbg"),
             (
                 "NEURON_CC_FLAGS",
-                "--model-type=transformer -O1 --auto-cast=none "
-                "--enable-mixed-precision-accumulation",
+                "--model-type=transformer --distribution-strategy=llm-training -O1 "
+                "--auto-cast=none --enable-mixed-precision-accumulation",
             ),
+            # Kept: the default lies among temporary files. Nodes may share one: set it yourself.
+            ("NEURON_COMPILE_CACHE_URL", "~/.cache/neuron-compile-cache"),
+            # It would make every cast to bfloat16 noisy, log-probs included.
+            ("NEURON_RT_STOCHASTIC_ROUNDING_EN", "0"),
         ),
         donate=False,
+        keep_programs=False,
         embedding_gradient="onehot",
     ),
 }

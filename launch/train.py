@@ -25,6 +25,7 @@ def main() -> None:
 
     config = resolve(CONFIG.value)
     platform.prepare(config.host_devices)
+    platform.keep_programs()
     from g2rpo_jax.train.loop import run  # after prepare: JAX reads the environment once
 
     name = cli.run_name(flags.FLAGS["config"].config_filename)

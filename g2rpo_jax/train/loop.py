@@ -58,7 +58,7 @@ def run(
         first = saved.step
         evaluations, earlier_s = resuming.restore(trainer, checkpoints, saved)
         say("\n".join([f"resumed   after step {first} of {workdir}", *saved.remarks]))
-    elif resume:
+    elif (workdir / "config.json").exists():
         say(f"resumed   {workdir} has no checkpoint yet: from the beginning")
     # What is there of step 0, the first evaluation, comes again without a checkpoint.
     start = first + 1 if saved else 0
