@@ -1,6 +1,7 @@
 """Back ends: found without starting them, and never against the user's own settings."""
 
 import os
+import sys
 from pathlib import Path
 
 import jax
