@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 from g2rpo_jax import platform
@@ -46,8 +46,8 @@ class Place:
         host, colon, port = self.coordinator.rpartition(":")
         if not (host and colon and port.isdigit() and 0 < int(port) < 65536):
             raise ValueError(
-                f"{self.source}: the coordinator {self.coordinator!r} must be HOST:PORT, a host and "
-                "a free port of the machine of process 0"
+                f"{self.source}: the coordinator {self.coordinator!r} must be HOST:PORT, the "
+                "machine of process 0 and a free port there"
             )
         if not 0 <= self.index < self.count:
             raise ValueError(
@@ -212,8 +212,8 @@ def find(
         return place if count > 1 else None
     if len(missing) < len(flags):
         raise ValueError(
-            f"{', '.join(missing)} missing: a run of several processes needs --coordinator=HOST:PORT "
-            "(of process 0), --processes=N and --process=0..N-1 in each of them"
+            f"{', '.join(missing)} missing: a run of several processes needs "
+            "--coordinator=HOST:PORT (of process 0), --processes=N and --process=0..N-1 in each"
         )
     return _neuron(environ) or _slurm(environ) or _tpu()
 

@@ -172,7 +172,7 @@ class Line:
 
 
 def leave(sentence: str) -> None:
-    """Says why and ends this process at once, whatever it waits for (a collective never returns)."""
+    """Says why and ends this process at once: a collective that it waits in never returns."""
     sys.stderr.write(f"\nerror: {sentence}\n")
     sys.stderr.flush()
     os._exit(1)

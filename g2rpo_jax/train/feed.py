@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
@@ -23,17 +24,37 @@ from g2rpo_jax.data.example import BadRow, Example
 from g2rpo_jax.data.processor import Prompt
 from g2rpo_jax.data.rows import RowSet
 from g2rpo_jax.data.skips import Skips
+from g2rpo_jax.parallel.processes import Group
 
 THREADS = 2  # of a feed without worker processes: decoding pictures leaves Python's lock
+WINDOW = 256  # held-out rows that a process encodes before it tells the others of bad ones
 
 
 @dataclasses.dataclass(frozen=True)
 class Drawn:
-    """One prompt of the stream, encoded. `prompt_id` is its place in the stream."""
+    """One prompt of the stream.
+
+    Attributes:
+      prompt_id: its place in the stream.
+      example: what stands there; without media where another process has the prompt.
+      prompt: encoded; None where another process has it.
+      home: the process that has it.
+      tokens: length of the encoded prompt.
+    """
 
     prompt_id: int
     example: Example
-    prompt: Prompt
+    prompt: Prompt | None
+    home: int = 0
+    tokens: int = 0
+
+    def elsewhere(self) -> "Drawn":
+        """What the other processes know of it."""
+        return dataclasses.replace(self, example=_told(self.example), prompt=None)
+
+
+def _told(example: Example) -> Example:
+    return dataclasses.replace(example, images=(), videos=(), thinking="")
 
 
 class Draw:
@@ -47,13 +68,18 @@ class Draw:
     def __call__(self, prompt_id: int) -> tuple[int, Drawn | BadRow]:
         try:
             example = self._stream.at(prompt_id)
-            return prompt_id, Drawn(prompt_id, example, self._encoder.encode(example))
+            prompt = self._encoder.encode(example)
+            return prompt_id, Drawn(prompt_id, example, prompt, tokens=len(prompt.input_ids))
         except BadRow as bad:
             return prompt_id, bad
 
 
 class Feed:
     """Encoded prompts of a stream, the next ones prepared while the device works.
+
+    Of several processes, each encodes a block of the places that are taken together; bad rows are
+    made up for by the places behind them. So the prompts taken, their order and the position are
+    the same for any number of processes.
 
     Attributes:
       position: the stream's, after the prompts that were taken.
@@ -67,6 +93,7 @@ class Feed:
         skips: Skips,
         workers: int = 0,
         prefetch: int = 128,
+        group: Group | None = None,
     ):
         """Starts nothing yet.
 
@@ -75,43 +102,107 @@ class Feed:
           skips: unusable rows are counted there when their turn comes.
           workers: processes that encode; 0: threads of this process.
           prefetch: encoded prompts that are kept ready at most, at least 1.
+          group: the processes of the run; None: this one alone.
         """
         self._stream, self._rows, self._skips = stream, rows, skips
         self._draw = Draw(stream, encoder)
         self._workers, self._prefetch = workers, prefetch
-        self._ahead = None
+        self._group = group or Group()
+        self._pool: ProcessPoolExecutor | None = None
+        self._ahead: _Ahead | None = None
+        self._planned = (0, 0)  # position and count that the work ahead was planned for
+        self._ready: dict[int, Drawn | BadRow] = {}  # worked out, not taken yet
         self.position = stream.position
 
     def take(self, count: int) -> list[Drawn]:
-        """The next `count` usable prompts.
+        """The next `count` usable prompts, in the stream's order; all processes call it.
 
+        Args:
+          count: divides over the processes.
         Raises:
           ValueError: a larger share of the rows than allowed cannot be used.
           RuntimeError: a worker process died.
         """
-        if self._ahead is None:
-            stream = self._stream
-            stream.seek(self.position)
-            self._ahead = _Ahead(
-                self._draw, stream.ids(1)[0], stream.hosts, self._workers, self._prefetch
+        first, group = self.position, self._group
+        own = range(count)[group.share(count)]
+        pending = {slot: first + slot for slot in range(count)}
+        taken: list[Drawn] = [None] * count
+        behind, misses = first + count, 0
+        while pending:
+            looked = {slot: self._look(pending[slot], count) for slot in pending if slot in own}
+            told = {slot: _tell(found) for slot, found in looked.items()}
+            for part in group.gather(told, "drawn rows"):
+                looked = part | looked
+            bad = []
+            for slot, prompt_id in sorted(pending.items(), key=lambda item: item[1]):
+                found = looked[slot]
+                if isinstance(found, Drawn):
+                    taken[slot], misses = found, 0
+                    continue
+                bad.append(slot)
+                misses += 1
+                self._count_bad(prompt_id, found, misses)
+            pending = {slot: behind + i for i, slot in enumerate(sorted(bad))}
+            behind += len(pending)
+        self.position = behind
+        for prompt_id in [i for i in self._ready if i < behind]:
+            del self._ready[prompt_id]
+        if group.count > 1 and behind != first + count:
+            self._stop_ahead()  # its blocks have moved; what is ready is kept
+        return sorted(taken, key=lambda drawn: drawn.prompt_id)
+
+    def _count_bad(self, prompt_id: int, found: BadRow, misses: int) -> None:
+        if self._rows.skip(self._skips, self._stream.row(prompt_id), found):
+            self._rows.check_share(self._skips, prompt_id + 1)
+        if misses > len(self._stream):  # all were bad before this run was resumed
+            raise ValueError(
+                f"{self._rows.source}: a whole epoch without a usable row, the last: {found}"
             )
-        drawn: list[Drawn] = []
-        misses = 0
-        while len(drawn) < count:
-            prompt_id, found = next(self._ahead)
-            self.position = prompt_id + 1
+
+    def _look(self, prompt_id: int, count: int) -> Drawn | BadRow:
+        """What stands at a place: prepared ahead, if it is the next of this process's plan."""
+        group = self._group
+        if self._ahead is None:
+            self._planned = (self.position, count)
+        base, size = self._planned
+        each, begin = size // group.count, group.share(size).start
+
+        def place(k: int) -> int:
+            return base + k // each * size + begin + k % each
+
+        if group.count > 1 and size != count:
+            self._stop_ahead()
+            return self._look(prompt_id, count)
+        if self._ahead is None:
+            self._start_pool()
+            threads = min(2 * self._workers or THREADS, self._prefetch)  # with processes, they wait
+            self._ahead = _Ahead(lambda k: self._work(place(k)), threads, self._prefetch)
+        if prompt_id != place(self._ahead.given):
+            return self._work(prompt_id)  # in place of a bad one
+        found = self._ahead.next()
+        self._ready.pop(prompt_id, None)
+        return found
+
+    def _work(self, prompt_id: int) -> Drawn | BadRow:
+        """Encodes one prompt, in a worker process if there are any; called by several threads."""
+        found = self._ready.get(prompt_id)
+        if found is None:
+            found = self._encoded(prompt_id)
             if isinstance(found, Drawn):
-                drawn.append(found)
-                misses = 0
-                continue
-            misses += 1
-            if self._rows.skip(self._skips, self._stream.row(prompt_id), found):
-                self._rows.check_share(self._skips, self.position // self._stream.hosts)
-            if misses > len(self._stream):  # all were bad before this run was resumed
-                raise ValueError(
-                    f"{self._rows.source}: a whole epoch without a usable row, the last: {found}"
-                )
-        return drawn
+                found = dataclasses.replace(found, home=self._group.index)
+            self._ready[prompt_id] = found
+        return found
+
+    def _encoded(self, prompt_id: int) -> Drawn | BadRow:
+        if not self._workers:
+            return self._draw(prompt_id)[1]
+        try:
+            return self._pool.submit(_work, prompt_id).result()[1]
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                f"a process that encodes training rows died ({error}) Most often the machine ran "
+                "out of memory: lower data.workers or data.prefetch"
+            ) from None
 
     def sample(self) -> Drawn:
         """The first usable prompt of the stream, to be shown; moves and counts nothing.
@@ -139,6 +230,27 @@ class Feed:
             raise found
         return found
 
+    def again_all(self, prompt_ids: list[int]) -> list[Drawn]:
+        """Prompts that were drawn before, dealt out to the processes, which all call it.
+
+        Raises:
+          ValueError: one cannot be used any more.
+        """
+        group = self._group
+        found = {}
+        for prompt_id in prompt_ids[group.index :: group.count]:
+            try:
+                found[prompt_id] = dataclasses.replace(self.again(prompt_id), home=group.index)
+            except BadRow as bad:
+                found[prompt_id] = bad
+        told = {prompt_id: _tell(each) for prompt_id, each in found.items()}
+        for part in group.gather(told, "rows carried over"):
+            found = part | found
+        for each in found.values():
+            if isinstance(each, BadRow):
+                raise each
+        return [found[prompt_id] for prompt_id in prompt_ids]
+
     def seek(self, position: int) -> None:
         """Goes on from a saved `position`."""
         self.close()
@@ -147,75 +259,127 @@ class Feed:
 
     def close(self) -> None:
         """Stops all work ahead; its threads and processes have ended on return."""
+        self._stop_ahead()
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+        self._ready.clear()
+
+    def _stop_ahead(self) -> None:
         if self._ahead is not None:
             self._ahead.close()
             self._ahead = None
 
-
-class _Ahead:
-    """An iterator over (prompt_id, draw) that works ahead, within a bound, and in order."""
-
-    def __init__(self, draw: Draw, first: int, step: int, workers: int, prefetch: int):
-        grain = _grain()
-        self._threads: set[threading.Thread] = set()
-        self._draw, self._pool = draw, None
-        threads = min(THREADS, prefetch)
-        if workers:
+    def _start_pool(self) -> None:
+        if self._workers and self._pool is None:
             # Grain's own processes (mp_prefetch) import JAX, and need 25 seconds each to end.
             self._pool = ProcessPoolExecutor(
-                workers, multiprocessing.get_context("spawn"), _begin, (draw,)
+                self._workers, multiprocessing.get_context("spawn"), _begin, (self._draw,)
             )
-            threads = min(2 * workers, prefetch)  # which only wait for processes
-        ids = grain.MapDataset.range(first, sys.maxsize, step)
+
+
+def _tell(found: Drawn | BadRow) -> Drawn | BadRow:
+    return found.elsewhere() if isinstance(found, Drawn) else found
+
+
+class _Ahead:
+    """What `work` gives for 0, 1, 2, ..., worked out ahead, within a bound, and in order.
+
+    Attributes:
+      given: how many were taken.
+    """
+
+    def __init__(self, work: Callable[[int], Drawn | BadRow], threads: int, prefetch: int):
+        grain = _grain()
+        self._threads: set[threading.Thread] = set()
+        self._make, self.given = work, 0
+        options = grain.ReadOptions(threads, prefetch)
         self._items = iter(
-            ids.map(self._work).to_iter_dataset(grain.ReadOptions(threads, prefetch))
+            grain.MapDataset.range(sys.maxsize).map(self._work).to_iter_dataset(options)
         )
 
-    def _work(self, prompt_id: int) -> tuple[int, Drawn | BadRow]:
+    def _work(self, k: int) -> Drawn | BadRow:
         self._threads.add(threading.current_thread())
-        if self._pool is None:
-            return self._draw(int(prompt_id))
-        return self._pool.submit(_work, int(prompt_id)).result()
+        return self._make(int(k))
 
-    def __next__(self) -> tuple[int, Drawn | BadRow]:
-        try:
-            return next(self._items)
-        except BrokenProcessPool as error:
-            raise RuntimeError(
-                f"a process that encodes training rows died ({error}) Most often the machine ran "
-                "out of memory: lower data.workers or data.prefetch"
-            ) from None
+    def next(self) -> Drawn | BadRow:
+        found = next(self._items)
+        self.given += 1
+        return found
 
     def close(self) -> None:
         self._items.close()  # returns while its threads finish what they are at
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
         for thread in self._threads - {threading.current_thread()}:
             thread.join()
 
 
 def held_out(
-    rows: RowSet, encoder: PromptEncoder, skips: Skips, limit: int = 0
-) -> list[tuple[Example, Prompt]]:
+    rows: RowSet,
+    encoder: PromptEncoder,
+    skips: Skips,
+    limit: int = 0,
+    group: Group | None = None,
+) -> list[tuple[Example, Prompt | None]]:
     """The usable rows in the file's order, the first `limit` of every task (0: all), encoded.
 
+    Args:
+      group: the processes of the run, which all call this; each encodes its share of the rows.
+    Returns:
+      (example, prompt) pairs; the prompt is None where another process has it.
     Raises:
       ValueError: a larger share of the rows than allowed cannot be used.
     """
-    items, taken, looked = [], collections.Counter(), 0
+    group = group or Group()
+    items: dict[int, tuple[Example, Prompt | None] | BadRow] = {}
+    looked, loads = 0, [0] * group.count
+    while True:
+        wanted = [row for row in _first_of_tasks(rows, items, limit) if row not in items]
+        if not wanted:
+            break
+        bad = False
+        while wanted and not bad:  # bad rows make room for others
+            window, wanted = wanted[: WINDOW * group.count], wanted[WINDOW * group.count :]
+            homes = {}
+            for row in window:
+                homes[row] = loads.index(min(loads))
+                loads[homes[row]] += 1
+            mine = [row for row in window if homes[row] == group.index]
+            own = {row: _encoded(rows, encoder, row) for row in mine}
+            told = {
+                row: found if isinstance(found, BadRow) else (_told(found[0]), None)
+                for row, found in own.items()
+            }
+            for part in group.gather(told, "held-out rows"):
+                own = part | own
+            for row in window:
+                items[row] = own[row]
+                looked += 1
+                if isinstance(own[row], BadRow):
+                    bad = True
+                    loads[homes[row]] -= 1
+                    if rows.skip(skips, row, own[row]):
+                        rows.check_share(skips, looked)
+    return [items[row] for row in _first_of_tasks(rows, items, limit)]
+
+
+def _first_of_tasks(rows: RowSet, items: dict[int, object], limit: int) -> list[int]:
+    """The first `limit` rows of every task that are not known to be bad, in the file's order."""
+    chosen, taken = [], collections.Counter()
     for row in rows.usable.tolist():
         task = rows.task(row)
-        if limit and taken[task] >= limit:
+        if isinstance(items.get(row), BadRow) or (limit and taken[task] >= limit):
             continue
-        looked += 1
-        try:
-            example = rows[row]
-            items.append((example, encoder.encode(example)))
-            taken[task] += 1
-        except BadRow as bad:
-            if rows.skip(skips, row, bad):
-                rows.check_share(skips, looked)
-    return items
+        chosen.append(row)
+        taken[task] += 1
+    return chosen
+
+
+def _encoded(rows: RowSet, encoder: PromptEncoder, row: int) -> tuple[Example, Prompt] | BadRow:
+    try:
+        example = rows[row]
+        return example, encoder.encode(example)
+    except BadRow as bad:
+        return bad
 
 
 def _grain():

@@ -1,5 +1,6 @@
 """Prompts prepared ahead: alike in threads and processes and after a stop; bounded; all ended."""
 
+import collections
 import json
 import multiprocessing
 import os
@@ -21,6 +22,7 @@ from g2rpo_jax.data.settings import DataConfig
 from g2rpo_jax.data.skips import Skips
 from g2rpo_jax.train import feed
 from g2rpo_jax.train.feed import Feed
+from tests.parallel.together import together
 
 COUNT = 40
 BROKEN = (7, 8)  # rows whose pictures are cut off
@@ -57,16 +59,20 @@ def make(folder):
     """Makes feeds, with their skips; closes them all."""
     made = []
 
-    def one(workers=0, prefetch=8, source="rows.json", config=CONFIG, **options):
+    def one(workers=0, prefetch=8, source="rows.json", config=CONFIG, group=None, **options):
         rows, skips = RowSet(str(folder / source), config), Skips()
         encoder = PromptEncoder(config, Processor(str(folder)))
-        made.append(Feed(PromptStream(rows, **options), rows, encoder, skips, workers, prefetch))
-        return made[-1], skips
+        stream = PromptStream(rows, **options)
+        feed = Feed(stream, rows, encoder, skips, workers, prefetch, group)
+        made.append(feed)
+        return feed, skips
 
     before = running()
     yield one
     for each in made:
         each.close()
+    for left in running() - before:
+        left.join(20)  # a thread that had got nothing to do yet ends by itself
     assert running() <= before
 
 
@@ -139,13 +145,73 @@ def test_a_worker_process_starts_without_jax():
     assert out.stdout == "set()\n"
 
 
-def test_hosts_take_disjoint_parts(make, direct):
-    parts = [make(host=host, hosts=2)[0].take(15) for host in range(2)]
-    ids = [[d.prompt_id for d in part] for part in parts]
-    assert all(i % 2 == host for host in range(2) for i in ids[host])
-    both = sorted(told(parts[0] + parts[1]))
-    least = min(ids[0][-1], ids[1][-1])
-    assert [d for d in both if d[0] <= least] == [d for d in direct if d[0] <= least]
+@pytest.mark.parametrize(("processes", "prefetch"), [(2, 1), (2, 8), (4, 8)])
+def test_processes_of_a_run_take_together_what_one_takes(make, direct, processes, prefetch):
+    alone, skips = make()
+    expected = [place(alone.take(8)) for _ in range(8)]
+
+    def job(group):
+        ahead, own_skips = make(prefetch=prefetch, group=group)
+        taken = []
+        for step in range(8):
+            if step == 5:  # as after a restart
+                position = ahead.position
+                ahead.seek(position)
+            drawn = ahead.take(8)
+            own = [d for d in drawn if d.prompt is not None]
+            assert {d.home for d in own} == {group.index} and len(own) == 8 // group.count
+            assert all(not d.example.images for d in drawn if d.prompt is None)
+            assert told(own) == [each for each in direct if each[0] in {d.prompt_id for d in own}]
+            taken.append(place(drawn))
+        return taken, ahead.position, own_skips.to_json()
+
+    # Messages of broken rows and all counts are alike, too: bad rows are everybody's.
+    for got in together(processes, job):
+        assert got == (expected, alone.position, skips.to_json())
+
+
+def place(drawn):
+    return [(d.prompt_id, d.example.id, d.tokens) for d in drawn]
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_process_encodes_its_own_rows_alone(make, folder, monkeypatch, broken):
+    rows = [row(i) for i in range(COUNT) if broken or i not in BROKEN]
+    (folder / "few.json").write_text(json.dumps(rows))
+    seen = collections.Counter()
+    encode = PromptEncoder.encode
+
+    def counted(self, example):
+        seen[example.id] += 1
+        return encode(self, example)
+
+    monkeypatch.setattr(PromptEncoder, "encode", counted)
+
+    def job(group):
+        ahead = make(source="few.json", prefetch=4, group=group)[0]
+        for _ in range(3):
+            ahead.take(8)
+        ahead.close()
+
+    together(2, job)
+    assert 24 <= sum(seen.values()) <= 32 + 8 * broken  # with what is ready for the next step
+    # Bad rows move the blocks: what another process had ready is worked out again.
+    assert sum(count - 1 for count in seen.values()) <= 4 * broken
+
+
+def test_rows_drawn_before_are_dealt_out_to_the_processes(make, direct, folder):
+    ids = [each[0] for each in direct[3:8]]
+
+    def job(group):
+        ahead, _ = make(group=group)
+        return ahead.again_all(ids)
+
+    for index, drawn in enumerate(together(2, job)):
+        assert [d.prompt_id for d in drawn] == ids and [d.home for d in drawn] == [0, 1, 0, 1, 0]
+        assert [d.prompt is not None for d in drawn] == [d.home == index for d in drawn]
+    broken = next(i for i in range(COUNT) if make()[0]._stream.row(i) in BROKEN)
+    with pytest.raises(ValueError, match="png cannot be decoded"):
+        together(2, lambda group: make(group=group)[0].again_all([ids[0], broken]))
 
 
 def test_a_bounded_number_of_prompts_is_ahead(make, monkeypatch):
@@ -219,3 +285,23 @@ def test_the_held_out_rows_are_the_first_usable_ones_of_every_task(folder):
     assert [i for i in map(int, ids) if i % 2 == 1] == [1, 3, 5, 9, 11]
     assert ids == sorted(ids, key=int) and skips.by_reason == {"truncated_image": 2}
     assert len(feed.held_out(rows, encoder, Skips())) == COUNT - 2
+
+
+def test_held_out_rows_are_shared_out_over_processes(folder, monkeypatch):
+    monkeypatch.setattr(feed, "WINDOW", 2)
+    rows = RowSet(str(folder / "rows.json"), CONFIG)
+    encoder = PromptEncoder(CONFIG, Processor(str(folder)))
+
+    def job(group):
+        skips = Skips()
+        return feed.held_out(rows, encoder, skips, limit=5, group=group), skips.to_json()
+
+    (alone, counted), *_ = together(1, job)
+    parts = together(3, job)
+    for items, skips in parts:
+        assert [e.id for e, _ in items] == [e.id for e, _ in alone] and skips == counted
+    for place in range(len(alone)):  # every prompt is in one process
+        held = [items[place][1] for items, _ in parts if items[place][1] is not None]
+        assert len(held) == 1 and (held[0].input_ids == alone[place][1].input_ids).all()
+    shares = [sum(prompt is not None for _, prompt in items) for items, _ in parts]
+    assert max(shares) - min(shares) <= 2
