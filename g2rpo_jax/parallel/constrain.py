@@ -69,27 +69,36 @@ def weights(
     """
     if current() is None:
         return named
-    return {
-        name: _use(name, name in whole, w.astype(dtype) if name.endswith("_proj") else w)
-        for name, w in named.items()
-    }
+
+    def gather(name: str, w: jax.Array) -> jax.Array:
+        axes = rules.logical_axes(name)
+        w = w.astype(dtype) if name.endswith("_proj") else w
+        return use(name, w, *[None if name in whole else axis for axis in axes]) if axes else w
+
+    return {name: gather(name, w) for name, w in named.items()}
+
+
+def use(name: str, w: jax.Array, *axes: str | None) -> jax.Array:
+    """A parameter, divided by these axes while it is used; its gradient as it is stored.
+
+    Args:
+      name: the parameter's path, or the last part of it, for its rule.
+      w: one layer's, or all there is.
+    """
+    return w if current() is None else _use(name, axes, w)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _use(name: str, whole: bool, w: jax.Array) -> jax.Array:
-    axes = rules.logical_axes(name)
-    return constrain(w, *[None if whole else axis for axis in axes]) if axes else w
+def _use(name: str, axes: tuple[str | None, ...], w: jax.Array) -> jax.Array:
+    return constrain(w, *axes)
 
 
-def _forward(name, whole, w):
-    return _use(name, whole, w), None
+def _forward(name, axes, w):
+    return constrain(w, *axes), None
 
 
-def _backward(name, whole, _, grad):
-    if not rules.logical_axes(name):
-        return (grad,)
-    spec = rules.spec_of(name, grad.shape, current())
-    return (jax.lax.with_sharding_constraint(grad, spec),)
+def _backward(name, axes, _, grad):
+    return (stored({name: grad})[name],)
 
 
 _use.defvjp(_forward, _backward)

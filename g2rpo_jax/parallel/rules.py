@@ -26,6 +26,7 @@ AXES: dict[str, Axis] = {
     "heads": Axis(("tensor",), ("tensor",)),
     "mlp": Axis(("tensor",), ("tensor",)),
     "vocab": Axis(("tensor",), ("tensor",)),
+    "kept": Axis((), ("tensor",)),  # the width of what a layer's backward pass starts from
     # A table is looked up in slices of its width, never across its rows; what is found then moves
     # to the devices that hold the tokens.
     "lookup_rows": Axis((), ("data",)),

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from g2rpo_jax.models.logprobs import logits_of
+from g2rpo_jax.models.logprobs import SHARDS, logits_of
+from g2rpo_jax.parallel.constrain import constrain
 from g2rpo_jax.parallel.mesh import ROWS, row_sharding
 from g2rpo_jax.parallel.rules import path_name
 from g2rpo_jax.rollout.sampler import SamplingConfig, sample
@@ -56,9 +57,9 @@ def prefill(graphdef, params, inputs, limit_P, *, responses: int, tokens: int) -
     model = nnx.merge(graphdef, params)
     hidden_PD, cache = model.prefill(inputs, responses, tokens)
     P, D = hidden_PD.shape
-    hidden_PGD = jnp.broadcast_to(hidden_PD[:, None], (P, responses, D))
+    hidden_PGD = constrain(jnp.broadcast_to(hidden_PD[:, None], (P, responses, D)), "rows")
     finished_PG = jnp.broadcast_to(limit_P[:, None] <= 0, (P, responses))
-    return DecodeState(hidden_PGD, finished_PG, limit_P, cache)
+    return DecodeState(hidden_PGD, constrain(finished_PG, "rows"), limit_P, cache)
 
 
 def decode_chunk(
@@ -86,10 +87,17 @@ def decode_chunk(
     """
     model = nnx.merge(graphdef, params)
     table_VD = model.unembedding()
+    shards = SHARDS[model.vocab]
 
     def one(state: DecodeState, xs):
         u_PG, t = xs
-        token_PG, logp_PG = sample(sampling, logits_of(state.hidden_PGD, table_VD), u_PG)
+        hidden_PGD = constrain(state.hidden_PGD, shards.rows, shards.tokens)
+        logits_PGV = constrain(logits_of(hidden_PGD, table_VD), *shards)
+        # A token is drawn where its whole distribution lies: a row's devices share its responses.
+        logits_PGV = constrain(logits_PGV, "rows", None, "vocab" if shards.vocab else None)
+        logits_PGV = constrain(logits_PGV, "rows", "tokens")
+        token_PG, logp_PG = sample(sampling, logits_PGV, constrain(u_PG, "rows", "tokens"))
+        token_PG, logp_PG = constrain(token_PG, "rows"), constrain(logp_PG, "rows")
         alive_PG = ~state.finished_PG
         token_PG = jnp.where(alive_PG, token_PG, pad)
         ends_PG = token_PG == eos[0]
@@ -97,6 +105,7 @@ def decode_chunk(
             ends_PG = ends_PG | (token_PG == other)
         hidden_PGD, cache = model.decode(token_PG, t, state.cache, inputs)
         finished_PG = state.finished_PG | ends_PG | (t + 1 >= state.limit_P)[:, None]
+        hidden_PGD, finished_PG = constrain(hidden_PGD, "rows"), constrain(finished_PG, "rows")
         new = DecodeState(hidden_PGD, finished_PG, state.limit_P, cache)
         return new, (token_PG, alive_PG, jnp.where(alive_PG, logp_PG, 0.0))
 

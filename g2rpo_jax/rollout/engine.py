@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from g2rpo_jax.parallel.constrain import over
 from g2rpo_jax.parallel.mesh import replicated, row_sharding
 from g2rpo_jax.rollout.decode import decode_chunk, prefill
 from g2rpo_jax.rollout.sampler import SamplingConfig, uniforms
@@ -79,10 +80,13 @@ class Engine:
         self.mesh, self.responses, self.max_tokens, self.chunk = mesh, responses, max_tokens, chunk
         # Rows come in divided over the mesh; the compiler carries that through state and outputs.
         self.prefill = jax.jit(
-            functools.partial(prefill, graphdef, responses=responses, tokens=max_tokens)
+            over(mesh, functools.partial(prefill, graphdef, responses=responses, tokens=max_tokens))
         )
         self.decode = jax.jit(
-            functools.partial(decode_chunk, graphdef, sampling=sampling, eos=eos, pad=pad),
+            over(
+                mesh,
+                functools.partial(decode_chunk, graphdef, sampling=sampling, eos=eos, pad=pad),
+            ),
             donate_argnums=(2,) if donate else (),
         )
         self.greedy, self.eos, self.pad = sampling.temperature == 0, eos, pad

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from g2rpo_jax import objectives, shaping
 from g2rpo_jax.models.logprobs import TokenStats, token_stats
 from g2rpo_jax.objectives import ObjectiveConfig
-from g2rpo_jax.parallel import rules
+from g2rpo_jax.parallel import constrain, rules
 from g2rpo_jax.parallel.mesh import replicated, row_sharding
 from g2rpo_jax.train.state import TrainState
 
@@ -92,14 +92,22 @@ def response_stats(
         response_PGT,
         temperature=config.temperature,
         chunk=config.logprob_chunk,
+        vocab=model.vocab,
     )
 
 
-def split_rows(tree, parts: int):
-    """[P, ...] -> [parts, P / parts, ...] with every device's rows staying on that device."""
-    return jax.tree.map(
-        lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), tree
-    )
+def over_parts(function, carry, tree, parts: int):
+    """Scans `function(carry, part) -> (carry, out)` over equal parts of the rows of a tree.
+
+    Every device's rows stay on that device, and nothing is copied but the part at hand.
+    """
+    split = jax.tree.map(lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), tree)
+
+    def one(carry, i):
+        part = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, 1, keepdims=False), split)
+        return function(carry, jax.tree.map(lambda x: constrain.constrain(x, "rows"), part))
+
+    return jax.lax.scan(one, carry, jnp.arange(parts, dtype=jnp.int32))
 
 
 def _per_task(x_PGT: jax.Array, task_P: jax.Array, tasks: int) -> jax.Array:
@@ -176,8 +184,8 @@ def policy_step(
         (_, (sums, gap_max)), grads = grad_of(
             state.params, frozen, graphdef, batch, weight_PGT, None, config
         )
+        grads = constrain.stored(grads)
     else:
-        parts = split_rows((batch, weight_PGT), config.microbatches)
         entropy_sums = None
         if config.entropy_weight:
             # Which side of its band a task is on depends on all rows: one look before the gradient.
@@ -187,15 +195,16 @@ def policy_step(
                 )
                 return None, _entropy_sums(stats, part, config)
 
-            _, per_part = jax.lax.scan(look, None, parts[0])
+            _, per_part = over_parts(look, None, batch, config.microbatches)
             entropy_sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), per_part)
 
         def add(carry, part):
             (_, aux), grads = grad_of(state.params, frozen, graphdef, *part, entropy_sums, config)
-            return jax.tree.map(jnp.add, carry, grads), aux
+            return jax.tree.map(jnp.add, carry, constrain.stored(grads)), aux
 
-        zeros = jax.tree.map(jnp.zeros_like, state.params)
-        grads, (sums, gap_max) = jax.lax.scan(add, zeros, parts)
+        # Accumulated where the parameters are stored: no device holds a whole gradient.
+        zeros = constrain.stored(jax.tree.map(jnp.zeros_like, state.params))
+        grads, (sums, gap_max) = over_parts(add, zeros, (batch, weight_PGT), config.microbatches)
         sums, gap_max = jax.tree.map(lambda x: jnp.sum(x, axis=0), sums), jnp.max(gap_max)
     norm = optax.tree.norm(grads)
     ok = norm < FINITE
@@ -220,7 +229,7 @@ def compile_step(
     """`policy_step` jitted with explicit shardings: (state, frozen, batch) -> (state, sums)."""
     placed = rules.shardings(state, mesh)
     return jax.jit(
-        functools.partial(policy_step, graphdef, tx, config),
+        constrain.over(mesh, functools.partial(policy_step, graphdef, tx, config)),
         in_shardings=(placed, rules.shardings(frozen, mesh), row_sharding(mesh)),
         out_shardings=(placed, replicated(mesh)),
         donate_argnums=(0,) if donate else (),
@@ -232,11 +241,16 @@ def score(graphdef, config: StepConfig, params, frozen, inputs, response_PGT) ->
     stats = functools.partial(response_stats, graphdef, params, frozen, config=config)
     if config.microbatches == 1:
         return stats(inputs, response_PGT).logp_PGT
-    parts = split_rows((inputs, response_PGT), config.microbatches)
-    _, logp = jax.lax.scan(lambda _, part: (None, stats(*part).logp_PGT), None, parts)
+    _, logp = over_parts(
+        lambda _, part: (None, stats(*part).logp_PGT),
+        None,
+        (inputs, response_PGT),
+        config.microbatches,
+    )
     return logp.swapaxes(0, 1).reshape(response_PGT.shape)
 
 
 def compile_score(graphdef, config: StepConfig, mesh: Mesh):
     """`score` jitted: (params, frozen, inputs, response_PGT) -> logp_PGT."""
-    return jax.jit(functools.partial(score, graphdef, config), out_shardings=row_sharding(mesh))
+    scored = constrain.over(mesh, functools.partial(score, graphdef, config))
+    return jax.jit(scored, out_shardings=row_sharding(mesh))

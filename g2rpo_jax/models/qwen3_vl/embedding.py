@@ -5,12 +5,14 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from g2rpo_jax.parallel.constrain import constrain
+from g2rpo_jax.parallel.constrain import constrain, use
 
 TOKENS_PER_PASS = 1024  # rows of the one-hot matrix that live at once
 
 
-def embed(table_VD: jax.Array, index: jax.Array, gradient: str = "scatter") -> jax.Array:
+def embed(
+    table_VD: jax.Array, index: jax.Array, gradient: str = "scatter", name: str = "embedding"
+) -> jax.Array:
     """table[index], [..., D]. An index outside [0, V) takes the nearest row.
 
     Over several devices each looks up its slice of the width for the rows of all that share the
@@ -22,8 +24,9 @@ def embed(table_VD: jax.Array, index: jax.Array, gradient: str = "scatter") -> j
       gradient: how the table's gradient is summed, in float32 at least: "scatter" adds row by row;
         "onehot" multiplies by one-hot matrices, 1024 tokens at a time, for a backend without a
         trustworthy scatter-add (Neuron).
+      name: the parameter, as the sharding rules know it.
     """
-    table_VD = constrain(jnp.asarray(table_VD), None, "lookup_width")
+    table_VD = use(name, jnp.asarray(table_VD), None, "lookup_width")
     index = constrain(jnp.asarray(index), "lookup_rows")
     out = _embed(gradient, table_VD.shape[0], table_VD, index)
     whole = (None,) * (index.ndim - 1)

@@ -119,6 +119,7 @@ class Qwen3VL(nnx.Module):
 
         x_PLD = constrain.constrain(jnp.concatenate([prompt_PSD, fed_PUD], axis=1), "rows")
         x_PLD, _ = self._scan(layer, x_PLD, deepstack_KPSD, remat)
+        x_PLD = constrain.constrain(x_PLD, "rows")
         first_PD = _last_token(x_PLD[:, :S], inputs)
         first_PG1D = jnp.broadcast_to(first_PD[:, None, None], (P, G, 1, first_PD.shape[-1]))
         hidden_PGUD = x_PLD[:, S:].reshape(P, G, U, config.hidden_size)
@@ -205,8 +206,8 @@ class Qwen3VL(nnx.Module):
 
     def unembedding(self) -> jax.Array:
         """The output table [V, D], divided as `vocab` says: the embedding itself when tied."""
-        table_VD = self.embedding[...] if self.head is None else self.head[...]
-        return constrain.constrain(table_VD, SHARDS[self.vocab].vocab)
+        name, table = ("embedding", self.embedding) if self.head is None else ("head", self.head)
+        return constrain.use(name, table[...], SHARDS[self.vocab].vocab)
 
     def unembed(self, hidden: jax.Array) -> jax.Array:
         """Logits [..., V] of final hidden states [..., D], float32 (float64 for float64)."""
@@ -255,13 +256,16 @@ class Qwen3VL(nnx.Module):
 
         def body(x, xs):
             w, pick_K = xs
+            x = constrain.constrain(x, "rows")
             w = text.in_use(self.config.text, w, self.dtype)
             picked = None
             if deepstack_KPSD is not None:
                 picked = (pick_K[:, None, None, None] * deepstack_KPSD).sum(0)
-            return layer(x, w, picked)
+            x, output = layer(x, w, picked)
+            return text.between_layers(x, remat), output
 
         body = lookup(text.REMAT, remat, kind="remat")(body)
+        x = text.between_layers(x, remat)
         return jax.lax.scan(body, x, (text.stacked(self.layers), jnp.asarray(pick_nK, self.dtype)))
 
     def _embed_tokens(self, tokens: jax.Array) -> jax.Array:

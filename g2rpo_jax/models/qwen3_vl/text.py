@@ -82,6 +82,14 @@ def in_use(config: TextConfig, w: Weights, dtype: jnp.dtype) -> Weights:
     return constrain.weights(w, dtype, whole=() if cut else ("k_proj", "v_proj"))
 
 
+def between_layers(x_PLD: jax.Array, remat: str) -> jax.Array:
+    """The residual stream as it passes from layer to layer.
+
+    Under remat it is what a layer keeps for its backward pass, so it is divided over tensor too.
+    """
+    return constrain.constrain(x_PLD, "rows", None, None if remat == "none" else "kept")
+
+
 def linear(x: jax.Array, weight_IO: jax.Array, bias_O: jax.Array | None = None) -> jax.Array:
     """x [..., I] times the weight, in x's dtype; summed in float32 at least.
 

@@ -15,6 +15,7 @@ from g2rpo_jax.models.qwen3_vl.text import (
     ACTIVATIONS,
     REMAT,
     Weights,
+    between_layers,
     layer_norm,
     linear,
     normal_param,
@@ -115,9 +116,9 @@ class VisionTower(nnx.Module):
         patches_PNC = constrain.constrain(patches_PNC, "rows")
         first = constrain.weights({"patch_proj": self.patch_proj[...]}, dtype)["patch_proj"]
         x_PND = linear(patches_PNC, first, self.patch_bias[...])
-        corner_PN4D = embed(self.pos_embed[...], inputs.pos_index_PN4, embedding_gradient).astype(
-            wide
-        )
+        corner_PN4D = embed(
+            self.pos_embed[...], inputs.pos_index_PN4, embedding_gradient, "pos_embed"
+        ).astype(wide)
         weight_PN41 = jnp.asarray(inputs.pos_weight_PN4)[..., None].astype(wide)
         x_PND = x_PND + (corner_PN4D * weight_PN41).sum(2).astype(dtype)
         x_PND = constrain.constrain(x_PND, "rows")
@@ -135,16 +136,18 @@ class VisionTower(nnx.Module):
         def body(carry, xs):
             x_PND, taps_KPND = carry
             w, tap_K = xs
+            x_PND = constrain.constrain(x_PND, "rows")
             w = constrain.weights(w, dtype, whole=() if cut else HEADS)
             x_PND = _block(config, w, x_PND, angles, inputs.segment_PN)
             if K:
                 taps_KPND = taps_KPND + tap_K[:, None, None, None] * x_PND[None]
-            return (x_PND, taps_KPND), x_PND if trace else None
+            return (between_layers(x_PND, remat), taps_KPND), x_PND if trace else None
 
         body = lookup(REMAT, remat, kind="remat")(body)
         taps_KPND = constrain.constrain(jnp.zeros((K, *x_PND.shape), dtype), None, "rows")
-        carry = (x_PND, taps_KPND)
+        carry = (between_layers(x_PND, remat), taps_KPND)
         (x_PND, taps_KPND), blocks = jax.lax.scan(body, carry, (stacked(self.layers), tap_nK))
+        x_PND = constrain.constrain(x_PND, "rows")
         merged_PMD = _merge(config, _layer(self.merger, 0), x_PND, norm_first=True)
         if not K:
             return merged_PMD, None, blocks
