@@ -8,6 +8,7 @@ is whole, and what happened to it later shows. Orbax alone would read a flipped 
 import contextlib
 import json
 import os
+import re
 import shutil
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -92,6 +93,7 @@ class Checkpoints:
         self.wait()
         if step in self._manager.all_steps():
             return
+        self._clean()  # the writes that were under way when one failed may have come after that
         self._saving = step
         try:
             self._manager.save(
@@ -128,7 +130,7 @@ class Checkpoints:
         if isinstance(error, TypeError):  # a host fact that JSON cannot hold
             raise error
         self.failures += 1
-        self.error = " ".join(str(error).split())[:300] or type(error).__name__
+        self.error = _reason(error)
         # What failed in one thread of the manager is raised again later by another: it goes.
         for _ in range(3):
             with contextlib.suppress(Exception):
@@ -356,6 +358,15 @@ def _differing(saved: dict, wanted: dict) -> list[str]:
         if there != here:
             out.append(f"{name} is {there[1]}{list(there[0])} there, {here[1]}{list(here[0])} here")
     return out
+
+
+def _reason(error: Exception) -> str:
+    """What the system said, out of the page that TensorStore makes of it."""
+    text = " ".join(str(error).split())
+    code = re.search(r"os_error_code='(\d+)'", text)
+    if code:
+        return os.strerror(int(code[1]))
+    return text[:300] or type(error).__name__
 
 
 def _accuracy(metrics: dict) -> float:
