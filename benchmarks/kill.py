@@ -180,8 +180,9 @@ def killed(
             delay = rng.uniform(0, starting_s)
             reached = life.wait(lambda s=delay, one=life: one.seconds > s)
         else:
-            reached = life.wait(lambda at=target, one=life: one.step() >= at)
-            starting_s = life.seconds if number == 1 or kind == "step" else starting_s
+            reached = life.wait(lambda one=life: one.step() >= 0)
+            starting_s = life.seconds
+            reached = reached and life.wait(lambda at=target, one=life: one.step() >= at)
             if kind == "save" and reached:
                 reached = life.wait(life.saving)
             # Uniform over what comes next: the files of a checkpoint, a step and a half, the page.
