@@ -1,10 +1,13 @@
 """Weights from and to a Hugging Face directory, tensor for tensor.
 
 Both directions read one table (`tensor_names.leaves`), so what is loaded is what is saved, bit for
-bit.
+bit. Host memory: loading takes the parameters that this process's devices hold and the largest one
+of them a second time, the largest first, when there is still room; saving a few slabs.
 """
 
+import functools
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,17 +15,26 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
-import safetensors.numpy
 from flax import nnx
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
 
 from g2rpo_jax.models.qwen3_vl.config import Qwen3VLConfig, read_json, require_directory
 from g2rpo_jax.models.qwen3_vl.model import Qwen3VL
 from g2rpo_jax.models.qwen3_vl.tensor_names import Leaf, leaves
+from g2rpo_jax.models.tensor_files import (
+    INDEX,
+    Tensor,
+    TensorFiles,
+    file_dtype,
+    rows_per_slab,
+    write_tensors,
+)
 
-INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 5 * 10**9
+GATHER_BYTES = 2**20  # of a tensor that processes gather at a time; each device gets a copy
 Shardings = Callable[[tuple[str, ...], tuple[int, ...]], jax.sharding.Sharding]
+Box = tuple[tuple[int, int], ...]  # start and stop along each axis
 
 
 def load(
@@ -38,7 +50,7 @@ def load(
       dtype: of activations and matrix products.
       param_dtype: of the weights in memory; None: as `dtype`.
       shardings: parameter path and shape -> its sharding; each device then gets only its slices,
-        read straight from the files. None: all on the default device.
+        and each process reads only the slices of its devices. None: all on the default device.
     Raises:
       ValueError: naming file or tensors, if anything is missing, unknown, of a wrong shape or not
         readable. All bad tensors are told at once.
@@ -50,20 +62,13 @@ def load(
     model = nnx.eval_shape(lambda: Qwen3VL(config, None, jnp.dtype(dtype)))
     model.directory = str(directory)
     graphdef, state = nnx.split(model)
-    with _Tensors(directory) as tensors:
-        _check(directory, config, table, tensors, state)
-        want = jnp.dtype(param_dtype or dtype)
-
-        def read(path: tuple[str, ...], shape: tuple[int, ...]) -> jax.Array:
-            def piece(index: tuple[slice, ...]) -> np.ndarray:
-                return _read(tensors, table[path], shape, index).astype(want)
-
-            if shardings is None:
-                return jnp.asarray(piece((slice(None),) * len(shape)))
-            return jax.make_array_from_callback(shape, shardings(path, shape), piece)
-
-        for path, param in nnx.to_flat_state(state):
-            param.set_value(read(path, param.get_value().shape))
+    files = TensorFiles(directory)
+    _check(directory, config, files)
+    want = jnp.dtype(param_dtype or dtype)
+    flat = [(path, param, param.get_value().shape) for path, param in nnx.to_flat_state(state)]
+    for path, param, shape in sorted(flat, key=lambda entry: -math.prod(entry[2])):
+        sharding = shardings(path, shape) if shardings else None
+        param.set_value(_read(files, table[path], shape, sharding, want))
     return nnx.merge(graphdef, state)
 
 
@@ -73,116 +78,292 @@ def save(
     """Writes a directory that `load`, transformers and vLLM read.
 
     Tokenizer, processor, chat template and generation files are copied from `model.directory`.
+    Of several processes all call this; they gather one layer's tensor at a time, and the first one
+    writes.
     Args:
-      model: its weights are fetched to the host one layer's tensor at a time.
+      model: its weights, on any devices.
       directory: made if missing; files of the same name are replaced.
       dtype: of the weights on disk, e.g. "bfloat16"; None: as in memory.
       shard_bytes: a new file is begun beyond this size; more than one file get an index.
+    Raises:
+      ValueError: for a dtype that such files do not have, or a model with other parameters than
+        its config says.
     """
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    tensors = _tensors(model, dtype)
+    if jax.process_index() == 0:
+        directory.mkdir(parents=True, exist_ok=True)
+        _copy_files(model, directory)
+        write_tensors(directory, tensors, shard_bytes)
+        _write_config(model, directory, jnp.dtype(dtype or model.embedding.get_value().dtype).name)
+    else:
+        for tensor in tensors:
+            for _ in tensor.slabs():
+                pass
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"saved {directory}")
+
+
+def _read(files: TensorFiles, leaf: Leaf, shape, sharding, dtype: np.dtype) -> jax.Array:
+    """One parameter; only the boxes of it that this process's devices hold are read."""
+    indices = {None: (slice(None),) * len(shape)}
+    if sharding is not None:
+        indices = sharding.addressable_devices_indices_map(shape)
+    boxes = {device: _box(index, shape) for device, index in indices.items()}
+    buffers = _fill(files, leaf, set(boxes.values()), dtype)
+
+    def put(device: jax.Device | None) -> jax.Array:
+        buffer = buffers[boxes[device]]
+        buffer = buffer if leaf.stacked else buffer[0]
+        # PJRT turns a transposed view while it copies, several times faster than NumPy would.
+        return jax.device_put(buffer.swapaxes(-1, -2) if leaf.transpose else buffer, device)
+
+    if sharding is None:
+        return put(None).block_until_ready()
+    parts = [put(device) for device in boxes]
+    array = jax.make_array_from_single_device_arrays(shape, sharding, parts)
+    return array.block_until_ready()  # then the buffers go, before the next parameter's come
+
+
+def _fill(
+    files: TensorFiles, leaf: Leaf, boxes: set[Box], dtype: np.dtype
+) -> dict[Box, np.ndarray]:
+    """Boxes of a parameter on the host, in the axes of the files: [layers, out, in].
+
+    Each tensor is read once for all boxes that share its rows, a slab at a time.
+    """
+    buffers, places = {}, {}
+    for box in boxes:
+        layers, ranges = (box[0], box[1:]) if leaf.stacked else ((0, 1), box)
+        ranges = ranges[::-1] if leaf.transpose else ranges
+        places[box] = layers, ranges
+        buffers[box] = np.empty([stop - start for start, stop in (layers, *ranges)], dtype)
+    for layer, name in enumerate(leaf.names):
+        here = {box: r for box, (layers, r) in places.items() if layer in range(*layers)}
+        for rows in sorted({ranges[0] for ranges in here.values()}):
+            group = {box: ranges for box, ranges in here.items() if ranges[0] == rows}
+            around = _around(list(group.values()))
+            for first, slab in _slabs_in(files, leaf, name, around):
+                for box, ranges in group.items():
+                    inside = [
+                        slice(start - origin, stop - origin)
+                        for (start, stop), (origin, _) in zip(ranges, around, strict=True)
+                    ]
+                    buffer = buffers[box][layer - places[box][0][0]]
+                    buffer[first : first + len(slab)] = slab[(slice(None), *inside[1:])]
+    return buffers
+
+
+def _slabs_in(files: TensorFiles, leaf: Leaf, name: str, box: Box):
+    """Slabs of a box of a tensor's part: (first row, counted from the box's first; rows)."""
+    shape = files.shape[name]
+    offset = 0 if leaf.part is None else leaf.part * (shape[0] // 3)
+    rows, *others = (slice(*ends) for ends in box)
+    flat = len(shape) > len(box)  # the patch embedding: a convolution whose kernel is one patch
+    index = [slice(0, size) for size in shape[1:]] if flat else others
+    for row, slab in files.slabs(name, (slice(rows.start + offset, rows.stop + offset), *index)):
+        slab = slab.reshape(len(slab), -1)[:, others[0]] if flat else slab
+        yield row - offset - rows.start, slab
+
+
+def _around(boxes: list[Box]) -> Box:
+    """The smallest box around all."""
+    return tuple(
+        (min(start for start, _ in ends), max(stop for _, stop in ends))
+        for ends in zip(*boxes, strict=True)
+    )
+
+
+def _box(index: tuple[slice, ...], shape: tuple[int, ...]) -> Box:
+    return tuple(part.indices(size)[:2] for part, size in zip(index, shape, strict=True))
+
+
+def _tensors(model: Qwen3VL, dtype: str | None) -> list[Tensor]:
+    """The checkpoint's tensors, in Hugging Face's names and shapes."""
+    values = {path: param.get_value() for path, param in nnx.to_flat_state(nnx.state(model))}
+    table = leaves(model.config)
+    if odd := values.keys() ^ table.keys():
+        names = ", ".join(sorted(".".join(map(str, path)) for path in odd))
+        raise ValueError(f"parameters that a saved {model.model_type} does not have: {names}")
+    parts: dict[str, list] = {}
+    for path, leaf in table.items():
+        for layer, name in enumerate(leaf.names):
+            part = (values[path], layer if leaf.stacked else None, leaf.transpose)
+            parts.setdefault(name, []).append(part)  # q, k, v in the order of the table
+    tensors = []
+    for path, leaf in table.items():
+        if leaf.part:
+            continue
+        kind = file_dtype(dtype or values[path].dtype)
+        shape = _checkpoint_shape(model.config, path, leaf, values[path].shape)
+        for name in leaf.names:
+            slabs = functools.partial(_slabs, parts[name], kind)
+            tensors.append(Tensor(name, shape, kind, slabs))
+    return tensors
+
+
+def _slabs(
+    parts: list[tuple[jax.Array, int | None, bool]], dtype: np.dtype
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(First row, rows) of a tensor made of parts (parameter, layer or None, transposed).
+
+    Yields in the first process only; the others take part in its gathers.
+    """
+    above = 0
+    for value, layer, transpose in parts:
+        if value.is_fully_addressable or value.is_fully_replicated:
+            slabs = _slabs_here(value, layer, transpose) if jax.process_index() == 0 else ()
+        else:
+            slabs = _slabs_of_all(value, layer, transpose)
+        for row, slab in slabs:
+            yield above + row, slab.astype(dtype, copy=False)
+        above += value.shape[_row_axis(value, layer, transpose)]
+
+
+def _row_axis(value: jax.Array, layer: int | None, transpose: bool) -> int:
+    """The axis of a parameter that becomes the first of its tensor."""
+    return value.ndim - 1 if transpose else int(layer is not None)
+
+
+def _slabs_here(value: jax.Array, layer: int | None, transpose: bool):
+    """(First row, rows) of one tensor, from the shards of this process."""
+    axis, lead = _row_axis(value, layer, transpose), int(layer is not None)
+    sizes = list(value.shape[lead:])
+    step = rows_per_slab(math.prod(sizes) // sizes[axis - lead] * value.dtype.itemsize)
+    for start in range(0, value.shape[axis], step):
+        stop = min(start + step, value.shape[axis])
+        yield start, _slab(value, layer, transpose, slice(start, stop))
+
+
+def _slabs_of_all(value: jax.Array, layer: int | None, transpose: bool):
+    """The same of a parameter that several processes share; the first process gets them.
+
+    What is gathered at a time is as many rows of every shard, so nothing is gathered that is not
+    wanted: a slice along a divided axis would be cut from the whole.
+    """
+    axis, lead = _row_axis(value, layer, transpose), int(layer is not None)
+    each = value.sharding.shard_shape(value.shape)[axis]
+    ways = value.shape[axis] // each
+    row_bytes = math.prod(value.shape[lead:]) // value.shape[axis] * value.dtype.itemsize
+    step = rows_per_slab(ways * row_bytes, GATHER_BYTES)
+    for start in range(0, each, step):
+        size = min(step, each - start)
+        program = _gather(NamedSharding(value.sharding.mesh, PartitionSpec()), axis, ways, size)
+        gathered = program(value, layer, start)
+        gathered.block_until_ready()  # no process may run ahead and pile them up
+        for way in range(ways) if jax.process_index() == 0 else ():
+            inside = [slice(way, way + 1), *(slice(0, n) for n in gathered.shape[1:])]
+            slab = _fetch(gathered.addressable_shards[0], inside, transpose)
+            yield way * each + start, slab[0]
+
+
+@functools.cache
+def _gather(whole: NamedSharding, axis: int, ways: int, size: int):
+    """(parameter, layer or None, start) -> [ways, ...] on every device: of one layer's tensor,
+    whose `axis` is divided `ways` ways, `size` from `start` on of each."""
+
+    def gather(value, layer, start):
+        if layer is not None:
+            value = jax.lax.dynamic_index_in_dim(value, layer, keepdims=False)
+        at = axis - int(layer is not None)
+        divided = value.reshape(*value.shape[:at], ways, -1, *value.shape[at + 1 :])
+        return jnp.moveaxis(jax.lax.dynamic_slice_in_dim(divided, start, size, at + 1), at, 0)
+
+    return jax.jit(gather, out_shardings=whole)
+
+
+def _slab(value: jax.Array, layer: int | None, transpose: bool, rows: slice) -> np.ndarray:
+    """Some rows of a tensor, put together from the shards of its parameter.
+
+    Args:
+      value: a parameter whose shards here make it complete.
+      layer: which of a stacked parameter; None: it is not stacked.
+      transpose: whether the tensor has the parameter's axes in reverse.
+      rows: along the tensor's first axis.
+    """
+    axis, lead = _row_axis(value, layer, transpose), int(layer is not None)
+    sizes = list(value.shape[lead:])
+    sizes[axis - lead] = rows.stop - rows.start
+    out = np.empty(sizes[::-1] if transpose else sizes, value.dtype)
+    seen = set()
+    for shard in value.addressable_shards:
+        box = _box(shard.index, value.shape)
+        start, stop = max(box[axis][0], rows.start), min(box[axis][1], rows.stop)
+        if box in seen or start >= stop or (lead and layer not in range(*box[0])):
+            continue
+        seen.add(box)
+        inside = [slice(0, end - begin) for begin, end in box]
+        inside[axis] = slice(start - box[axis][0], stop - box[axis][0])
+        if lead:
+            inside[0] = slice(layer - box[0][0], layer - box[0][0] + 1)
+        where = [slice(*ends) for ends in box]
+        where[axis] = slice(start - rows.start, stop - rows.start)
+        where = where[lead:][::-1] if transpose else where[lead:]
+        out[tuple(where)] = _fetch(shard, inside, transpose).reshape(out[tuple(where)].shape)
+    return out
+
+
+def _fetch(shard: jax.Shard, inside: list[slice], transpose: bool) -> np.ndarray:
+    """A part of a shard on the host, its last two axes exchanged if `transpose`."""
+    if shard.device.platform == "cpu":  # a view; PJRT transposes better than NumPy, as in _read
+        part = np.asarray(shard.data)[tuple(inside)]
+        if not transpose:
+            return part
+        return np.asarray(jax.device_put(part.swapaxes(-1, -2), shard.device))
+    starts = [part.start for part in inside]
+    sizes = tuple(part.stop - part.start for part in inside)
+    return np.asarray(_cut(shard.data, starts, sizes, transpose))
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _cut(data: jax.Array, starts, sizes: tuple[int, ...], transpose: bool) -> jax.Array:
+    part = jax.lax.dynamic_slice(data, starts, sizes)
+    return part.swapaxes(-1, -2) if transpose else part
+
+
+def _copy_files(model: Qwen3VL, directory: Path) -> None:
+    """Copies tokenizer, processor and the like from where the model was loaded."""
     source = Path(model.directory) if model.directory else None
     if source and source.resolve() != directory.resolve():
         for file in sorted(source.glob("*")):
             if file.is_file() and file.suffix in COPIED and file.name not in (INDEX, "config.json"):
                 shutil.copyfile(file, directory / file.name)
-    shards: list[dict[str, np.ndarray]] = [{}]
-    size = total = 0
-    for name, tensor in tensors_of(model, dtype):
-        if shards[-1] and size + tensor.nbytes > shard_bytes:
-            _write_shard(directory, len(shards), shards[-1])
-            shards[-1] = dict.fromkeys(shards[-1])  # on disk now; the names are for the index
-            shards.append({})
-            size = 0
-        shards[-1][name] = tensor
-        size, total = size + tensor.nbytes, total + tensor.nbytes
-    _write_shard(directory, len(shards), shards[-1])
-    _finish_shards(directory, [list(shard) for shard in shards], total)
-    raw = read_json(source / "config.json") if source else {}
-    kind = jnp.dtype(dtype or model.embedding[...].dtype).name
+
+
+def _write_config(model: Qwen3VL, directory: Path, dtype: str) -> None:
+    """What the source's config.json says, with this model's shape and dtype."""
+    raw = read_json(Path(model.directory) / "config.json") if model.directory else {}
     raw.pop("torch_dtype", None)
-    raw = _merge_dicts(raw, model.config.to_dict() | {"dtype": kind})
+    raw = _merge_dicts(raw, model.config.to_dict() | {"dtype": dtype})
     for part in ("text_config", "vision_config"):
         raw[part].pop("torch_dtype", None)
-        raw[part]["dtype"] = kind
+        raw[part]["dtype"] = dtype
     (directory / "config.json").write_text(json.dumps(raw, indent=2) + "\n", encoding="utf-8")
 
 
-def tensors_of(model: Qwen3VL, dtype: str | None = None) -> Iterator[tuple[str, np.ndarray]]:
-    """The checkpoint's (name, tensor) pairs, in Hugging Face's names and shapes, on the host."""
-    config = model.config
-    values = {path: param.get_value() for path, param in nnx.to_flat_state(nnx.state(model))}
-    fused: dict[str, dict[int, np.ndarray]] = {}
-    vision = config.vision
-    patch = (-1, vision.in_channels, vision.temporal_patch_size, *(vision.patch_size,) * 2)
-    for path, leaf in leaves(config).items():
-        for layer, name in enumerate(leaf.names):
-            value = values[path][layer] if leaf.stacked else values[path]
-            tensor = np.asarray(jax.device_get(value))
-            tensor = tensor.T if leaf.transpose else tensor
-            tensor = tensor.reshape(patch) if path[-1] == "patch_proj" else tensor
-            tensor = np.ascontiguousarray(tensor if dtype is None else tensor.astype(dtype))
-            if leaf.part is None:
-                yield name, tensor
-                continue
-            parts = fused.setdefault(name, {})
-            parts[leaf.part] = tensor
-            if len(parts) == 3:
-                yield name, np.concatenate([parts[i] for i in range(3)])
-                del fused[name]
-
-
-class _Tensors:
-    """The tensors of all weight files of a directory, read by slices."""
-
-    def __init__(self, directory: Path):
-        self.files = sorted(directory.glob("*.safetensors"))
-        index = directory / INDEX
-        if index.exists():
-            named = sorted(set(read_json(index).get("weight_map", {}).values()))
-            missing = [name for name in named if not (directory / name).exists()]
-            if missing:
-                raise ValueError(f"{index} names files that are missing: {', '.join(missing)}")
-            self.files = [directory / name for name in named]
-        if not self.files:
-            raise ValueError(
-                f"{directory} has no *.safetensors: the weights are missing; fetch them with `hf "
-                f"download <repository> --local-dir {directory}`"
-            )
-
-    def __enter__(self) -> "_Tensors":
-        self.where, self.shape = {}, {}
-        self.handles = []
-        for file in self.files:
-            try:
-                handle = safetensors.safe_open(file, framework="np")
-            except (OSError, safetensors.SafetensorError) as error:
-                raise ValueError(f"{file} is not a readable safetensors file: {error}") from error
-            self.handles.append(handle)
-            for name in handle.keys():
-                self.where[name] = handle
-                self.shape[name] = tuple(handle.get_slice(name).get_shape())
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.handles = []
-
-
-def _check(directory, config, table, tensors, state) -> None:
-    """Raises one error that tells everything wrong with the tensors."""
+def tensor_shapes(config: Qwen3VLConfig) -> dict[str, tuple[int, ...]]:
+    """The tensors of a model's checkpoint and their shapes; nothing is read or made."""
+    state = nnx.state(nnx.eval_shape(lambda: Qwen3VL(config, None)))
     shapes = {path: param.get_value().shape for path, param in nnx.to_flat_state(state)}
+    table = leaves(config)
     assert shapes.keys() == table.keys(), shapes.keys() ^ table.keys()
-    expected = {}
-    for path, leaf in table.items():
-        for name in leaf.names:
-            expected[name] = _checkpoint_shape(config, path, leaf, shapes[path])
+    return {
+        name: _checkpoint_shape(config, path, leaf, shapes[path])
+        for path, leaf in table.items()
+        for name in leaf.names
+    }
+
+
+def _check(directory: Path, config: Qwen3VLConfig, files: TensorFiles) -> None:
+    """Raises one error that tells everything wrong with the tensors."""
+    expected = tensor_shapes(config)
     ignored = {"lm_head.weight"} if config.tie_word_embeddings else set()
-    bad = [f"missing: {name} {list(expected[name])}" for name in expected.keys() - tensors.where]
-    bad += [f"unknown: {name}" for name in tensors.where.keys() - expected.keys() - ignored]
+    bad = [f"missing: {name} {list(expected[name])}" for name in expected.keys() - files.shape]
+    bad += [f"unknown: {name}" for name in files.shape.keys() - expected.keys() - ignored]
     bad += [
-        f"shape of {name}: {list(tensors.shape[name])}, expected {list(shape)}"
+        f"shape of {name}: {list(files.shape[name])}, expected {list(shape)}"
         for name, shape in expected.items()
-        if name in tensors.where and tensors.shape[name] != shape
+        if name in files.shape and files.shape[name] != shape
     ]
     if bad:
         shown = "\n  ".join(sorted(bad)[:20])
@@ -199,49 +380,6 @@ def _checkpoint_shape(config, path, leaf: Leaf, shape: tuple[int, ...]) -> tuple
         v = config.vision
         return (shape[0], v.in_channels, v.temporal_patch_size, v.patch_size, v.patch_size)
     return shape if leaf.part is None else (3 * shape[0], *shape[1:])
-
-
-def _read(tensors: _Tensors, leaf: Leaf, shape, index: tuple[slice, ...]) -> np.ndarray:
-    """The piece `index` of a parameter of shape `shape`, from the slices of the files it needs."""
-    index = tuple(slice(*i.indices(n)) for i, n in zip(index, shape, strict=True))
-    layers, index = (index[0], index[1:]) if leaf.stacked else (slice(0, 1), index)
-    shape = shape[1:] if leaf.stacked else shape
-
-    def one(name: str) -> np.ndarray:
-        rows = index[::-1] if leaf.transpose else index
-        if leaf.part is not None:
-            offset = leaf.part * (shape[-1] if leaf.transpose else shape[0])
-            rows = (slice(rows[0].start + offset, rows[0].stop + offset), *rows[1:])
-        if len(tensors.shape[name]) == len(rows):
-            found = tensors.where[name].get_slice(name)[rows]
-        else:  # the patch embedding: a convolution whose kernel is one patch
-            found = tensors.where[name].get_tensor(name)
-            found = found.reshape(found.shape[0], -1)[rows]
-        return found.T if leaf.transpose else found
-
-    pieces = [one(name) for name in leaf.names[layers]]
-    return np.stack(pieces) if leaf.stacked else pieces[0]
-
-
-def _write_shard(directory: Path, number: int, shard: dict[str, np.ndarray]) -> None:
-    # Under another name until all are written: a save that is cut off leaves the old weights.
-    file = directory / f"shard-{number:05d}.partial"
-    safetensors.numpy.save_file(shard, file, metadata={"format": "pt"})
-
-
-def _finish_shards(directory: Path, shards: list[list[str]], total: int) -> None:
-    """Puts the new files in the place of the old, named by how many there are, with an index."""
-    for stale in [*directory.glob("*.safetensors"), directory / INDEX]:
-        stale.unlink(missing_ok=True)
-    count, weight_map = len(shards), {}
-    for number, names in enumerate(shards, start=1):
-        final = f"model-{number:05d}-of-{count:05d}.safetensors"
-        final = "model.safetensors" if count == 1 else final
-        (directory / f"shard-{number:05d}.partial").replace(directory / final)
-        weight_map |= dict.fromkeys(names, final)
-    if count > 1:
-        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def _merge_dicts(old: dict, new: dict) -> dict:
