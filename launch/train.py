@@ -4,6 +4,9 @@ python launch/train.py --config=configs/onethinker.py:tiny
 python launch/train.py --config=configs/onethinker.py:release --config.optim.lr=1e-6
 python launch/train.py --config=configs/onethinker.py:tiny --workdir=runs/mine --resume
 python launch/train.py --config=configs/onethinker.py --workdir=runs/mine --requeue   (a job script)
+
+Several processes: --coordinator=HOST:PORT --processes=N --process=I in each; under SLURM (srun),
+with Neuron's variables or on a TPU slice they find one another (docs/processes.md).
 """
 
 from absl import flags
@@ -17,6 +20,10 @@ RESUME = flags.DEFINE_bool("resume", False, "go on from the newest checkpoint of
 REQUEUE = flags.DEFINE_bool(
     "requeue", False, "for job queues: as --resume if --workdir holds a run, else begin it there"
 )
+COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0 of several")
+PROCESSES = flags.DEFINE_integer("processes", None, "how many processes there are", 1)
+PROCESS = flags.DEFINE_integer("process", None, "which process this is, from 0", 0)
+START_S = flags.DEFINE_float("start_s", 300.0, "seconds to wait for the other processes", 1.0)
 
 
 def main() -> None:
@@ -26,11 +33,16 @@ def main() -> None:
     config = resolve(CONFIG.value)
     platform.prepare(config.host_devices)
     platform.keep_programs()
-    from g2rpo_jax.train.loop import run  # after prepare: JAX reads the environment once
+    from g2rpo_jax.parallel import processes  # after prepare: JAX reads the environment once
+    from g2rpo_jax.train.loop import run
 
     name = cli.run_name(flags.FLAGS["config"].config_filename)
-    workdir = cli.workdir_of(WORKDIR.value, name, RESUME.value, REQUEUE.value)
-    run(config, workdir, RESUME.value or REQUEUE.value, say=print)
+    group = processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value, START_S.value)
+    with group.run():
+        workdir = group.from_first(
+            lambda: cli.workdir_of(WORKDIR.value, name, RESUME.value, REQUEUE.value), "workdir"
+        )
+        run(config, workdir, RESUME.value or REQUEUE.value, say=print, group=group)
 
 
 if __name__ == "__main__":

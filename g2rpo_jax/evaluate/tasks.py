@@ -7,7 +7,8 @@ import numpy as np
 
 from g2rpo_jax.evaluate.generate import respond
 from g2rpo_jax.evaluate.statistics import mean_and_error
-from g2rpo_jax.rewards import Scorer
+from g2rpo_jax.parallel.processes import Group
+from g2rpo_jax.rewards import Item, Score, Scorer
 from g2rpo_jax.rollout.engine import Engine
 
 
@@ -28,6 +29,17 @@ def mean_accuracy(scores: dict[str, TaskScore]) -> float:
     return float(np.mean([score.accuracy for score in scores.values()]))
 
 
+def score_together(scorer: Scorer, items: Sequence[Item], group: Group) -> list[Score]:
+    """Scores of this process's items; its counts of failures become those of all processes, which
+    all call this."""
+    before = scorer.failures.copy()
+    scores = scorer.score_batch(items)
+    for process, failures in enumerate(group.gather(scorer.failures - before, "failures")):
+        if process != group.index:
+            scorer.failures.update(failures)
+    return scores
+
+
 def evaluate(
     engine: Engine,
     params,
@@ -37,34 +49,43 @@ def evaluate(
     scorer: Scorer,
     prompts: int,
     limits: Mapping[str, int] | None = None,
+    group: Group | None = None,
 ) -> dict[str, TaskScore]:
     """Greedy accuracy per task.
 
     Args:
       engine: a greedy engine of one response per prompt.
       params: model parameters.
-      items: (Example, Prompt) pairs; all are used.
+      items: (Example, Prompt) pairs; all are used. Where the prompt is None, another process has
+        it, and answers.
       pack: (list of prompts, rows) -> RowInputs, padded with filler rows.
       decode: token ids -> text.
       scorer: the reward.
-      prompts: rows decoded together.
+      prompts: rows decoded together, in all processes.
       limits: tokens that responses to a task's rows may have; default the engine's for all.
+      group: the processes of the run, which all call this; None: this one alone.
     Returns:
-      TaskScore by task name, in name order.
+      TaskScore by task name, in name order; of all items, the same in all processes.
     """
+    group = group or Group()
+    own = [i for i, (_, prompt) in enumerate(items) if prompt is not None]
+    most, each = max(group.gather(len(own), "held-out rows")), prompts // group.count
+    found: dict[int, tuple[float, float, int]] = {}
+    for start in range(0, most, each):
+        part = own[start : start + each]
+        cut = [limits[items[i][0].task] for i in part] if limits else None
+        chosen = [items[i][1] for i in part]
+        answered = respond(engine, params, chosen, each, pack, decode, limits=cut)
+        said = [responses[0] for responses in answered]
+        asked = [items[i][0].item(answer.text) for i, answer in zip(part, said, strict=True)]
+        scores = score_together(scorer, asked, group)
+        for i, answer, score in zip(part, said, scores, strict=True):
+            found[i] = (score.accuracy, score.format, answer.tokens)
+    for others in group.gather(found, "scores of held-out rows"):
+        found = others | found
     results: dict[str, list[tuple[float, float, int]]] = {}
-    for start in range(0, len(items), prompts):
-        part = items[start : start + prompts]
-        cut = [limits[example.task] for example, _ in part] if limits else None
-        answered = respond(engine, params, [p for _, p in part], prompts, pack, decode, limits=cut)
-        said = [group[0] for group in answered]
-        scores = scorer.score_batch(
-            [example.item(response.text) for response, (example, _) in zip(said, part, strict=True)]
-        )
-        for (example, _), response, score in zip(part, said, scores, strict=True):
-            results.setdefault(example.task, []).append(
-                (score.accuracy, score.format, response.tokens)
-            )
+    for i, (example, _) in enumerate(items):
+        results.setdefault(example.task, []).append(found[i])
     return {task: _summary(results[task]) for task in sorted(results)}
 
 

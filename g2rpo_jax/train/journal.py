@@ -1,15 +1,17 @@
 """What a run writes beside its checkpoints: configuration, numbers, samples, summary, page."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from absl import logging
 
 from g2rpo_jax import metrics, report
 from g2rpo_jax.config import RunConfig, to_plain
+from g2rpo_jax.data.example import Example
 from g2rpo_jax.data.media import Limits
 from g2rpo_jax.train import samples
+from g2rpo_jax.train.rows import Row
 
 
 class Journal:
@@ -34,10 +36,17 @@ class Journal:
         if self._writes:
             self._numbers.write(step, numbers)
 
-    def rows(self, step: int, rows: list[samples.Fate], limits: Limits) -> None:
-        """Some of a step's rows for samples.jsonl, where it is their turn."""
+    def rows(
+        self,
+        step: int,
+        rows: list[samples.Fate],
+        limits: Limits,
+        example_of: Callable[[Row], Example],
+    ) -> None:
+        """Some of a step's rows for samples.jsonl, where it is their turn; see samples.write."""
         if self._writes and step % self._config.log.samples_every == 0:
-            samples.write(self._samples, step, rows, self._config.log.samples, limits)
+            count = self._config.log.samples
+            samples.write(self._samples, step, rows, count, limits, example_of)
 
     def sync(self) -> None:
         """Puts all lines on the disk, as a checkpoint stands for the lines before it.

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
 import numpy as np
 from absl import logging
 from tqdm import tqdm
@@ -16,6 +15,7 @@ from tqdm import tqdm
 from g2rpo_jax import metrics
 from g2rpo_jax.checkpoint import Checkpoints
 from g2rpo_jax.config import RunConfig
+from g2rpo_jax.parallel.processes import Group
 from g2rpo_jax.train import measure, samples
 from g2rpo_jax.train import resume as resuming
 from g2rpo_jax.train.filtering import collect
@@ -30,6 +30,7 @@ def run(
     workdir: Path,
     resume: bool = False,
     say: Callable[[str], None] = logging.info,
+    group: Group | None = None,
 ) -> dict:
     """Trains to the end, or until asked to stop; writes and returns the summary.
 
@@ -38,13 +39,17 @@ def run(
       workdir: where everything is written.
       resume: go on from the newest sound checkpoint in `workdir`, or begin where there is none yet.
       say: takes the description at the start and the table at the end.
+      group: the processes of the run, which all call this; None: this one alone. The first one
+        writes and says what there is to be written and said.
     Raises:
       ValueError: bad input (the message names file, row or field), a run that cannot be gone on
         with, or a last checkpoint that could not be written.
     """
     started = time.perf_counter()
     compiles = metrics.CompileCounter()
-    workdir = Path(workdir)
+    workdir, group = Path(workdir), group or Group()
+    if not group.is_first:
+        say = logging.debug
     checkpoints = Checkpoints(
         workdir / "checkpoints", config.checkpoint.keep, config.checkpoint.keep_best
     )
@@ -52,7 +57,7 @@ def run(
     saved = resuming.find(checkpoints, facts, workdir)
     if saved and not resume:
         raise ValueError(f"{workdir} already holds a run: add --resume to go on, or name another")
-    trainer = Trainer(config)
+    trainer = Trainer(config, group)
     first, evaluations, earlier_s = 0, {}, 0.0
     if saved:
         first = saved.step
@@ -62,8 +67,8 @@ def run(
         say(f"resumed   {workdir} has no checkpoint yet: from the beginning")
     # What is there of step 0, the first evaluation, comes again without a checkpoint.
     start = first + 1 if saved else 0
-    journal = Journal(workdir, config, start=start, writes=jax.process_index() == 0)
-    described = trainer.describe()
+    journal = Journal(workdir, config, start=start, writes=group.is_first)
+    described = trainer.describe() if group.is_first else ""
     journal.describe(described)
     say(described)
 
@@ -84,22 +89,24 @@ def run(
 
     due = evaluation_steps(config, trainer.steps)
     step = first
-    bar = tqdm(total=trainer.steps, initial=first, desc="train", dynamic_ncols=True)
+    shown = {"desc": "train", "dynamic_ncols": True, "disable": not group.is_first}
+    bar = tqdm(total=trainer.steps, initial=first, **shown)
     with _stop_signals() as stop, bar:
         if first == 0 and config.eval.every:
             evaluations[0], numbers = _evaluate(trainer)
             journal.numbers(0, numbers | _standing(trainer, compiles, checkpoints))
         for step in range(first + 1, trainer.steps + 1):
             numbers, rows = _step(trainer, step)
-            journal.rows(step, rows, trainer.processor.limits)
+            journal.rows(step, rows, trainer.processor.limits, trainer.example_of)
             if step in due:
                 evaluations[step], scores = _evaluate(trainer)
                 numbers |= scores
             journal.numbers(step, numbers | _standing(trainer, compiles, checkpoints))
             _show(bar, numbers, evaluations)
-            if step == trainer.steps or stop.asked or save_due(config, step, evaluations):
+            stopping = group.any(stop.asked, "stop")  # a signal may reach one process alone
+            if step == trainer.steps or stopping or save_due(config, step, evaluations):
                 save(step)
-            if stop.asked:
+            if stopping:
                 break
     checkpoints.close()
     trainer.close()

@@ -1,6 +1,7 @@
 """A sampled row on the host: one prompt, its G responses and their scores."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -91,7 +92,7 @@ class Row:
             "problem": self.example.problem,
             "options": list(self.example.options),
             "answer": self.example.answer,
-            "prompt_tokens": len(self.drawn.prompt.input_ids),
+            "prompt_tokens": self.drawn.tokens,
             "born": self.born,
             "fate": fate,
             "length_weight": self.length_weight,
@@ -114,6 +115,25 @@ class Row:
             "born": self.born,
         }
 
+    def sent(self) -> dict:
+        """What the other processes need of it: all but the prompt, without unused tokens."""
+        used = int(self.length_G.max(initial=0))
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        del fields["drawn"]
+        cut = {name: fields[name][:, :used] for name in ("token_GT", "mask_GT", "logp_GT")}
+        return fields | cut | {"tokens": self.token_GT.shape[1]}
+
+    @staticmethod
+    def received(sent: dict, drawn: Drawn, pad: int) -> "Row":
+        """The row that `sent` describes; `pad` is the token after a response's end."""
+        T = sent.pop("tokens")
+        more = ((0, 0), (0, T - sent["mask_GT"].shape[1]))
+        fills = {"token_GT": pad, "mask_GT": False, "logp_GT": 0}
+        whole = {
+            name: np.pad(sent[name], more, constant_values=fill) for name, fill in fills.items()
+        }
+        return Row(drawn=drawn, **sent | whole)
+
     @staticmethod
     def from_json(saved: dict, drawn: Drawn) -> "Row":
         """The row that `to_json` wrote; `drawn` is its prompt."""
@@ -133,12 +153,17 @@ class Row:
         )
 
 
-def stack(rows: list[Row], name: str, total: int) -> np.ndarray:
-    """One array of the rows, [total, ...]; filler rows at the end are zero (False)."""
-    first = np.asarray(getattr(rows[0], name))
+def stack(rows: Sequence[Row | None], name: str, total: int, like: Row | None = None) -> np.ndarray:
+    """One array of the rows, [total, ...]; filler rows (None, and those at the end) are zero.
+
+    Args:
+      like: any row, where all of `rows` may be filler.
+    """
+    first = np.asarray(getattr(like or rows[0], name))
     out = np.zeros((total, *first.shape), first.dtype)
     for i, row in enumerate(rows):
-        out[i] = getattr(row, name)
+        if row is not None:
+            out[i] = getattr(row, name)
     return out
 
 
@@ -148,3 +173,23 @@ def stack_part(rows: list[Row], name: str, total: int) -> np.ndarray:
     for i, row in enumerate(rows):
         out[i] = row.part(name)
     return out
+
+
+def assign(homes: Sequence[int], places: int, count: int) -> list[list[int | None]]:
+    """Which process trains on which rows: those that it has, as far as all get the same number.
+
+    Args:
+      homes: the process that has each row.
+      places: rows of all processes together, fillers included; divides over them.
+      count: processes.
+    Returns:
+      for every process its rows' places in `homes`, rising; None for filler at the end.
+    """
+    each = places // count
+    chosen: list[list[int]] = [[] for _ in range(count)]
+    over = []
+    for row, home in enumerate(homes):
+        (chosen[home] if len(chosen[home]) < each else over).append(row)
+    for row in over:
+        min(chosen, key=len).append(row)
+    return [sorted(rows) + [None] * (each - len(rows)) for rows in chosen]

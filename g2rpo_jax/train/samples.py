@@ -1,6 +1,7 @@
 """Which rows of a step people get to see in samples.jsonl, and what became of each."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
@@ -70,12 +71,23 @@ def choose(rows: list[Fate], count: int, step: int) -> list[Fate]:
     return chosen[:count]
 
 
-def write(log: SampleLog, step: int, rows: list[Fate], count: int, limits: Limits) -> None:
-    """Writes the chosen rows of a step with thumbnails of their pictures and clips."""
+def write(
+    log: SampleLog,
+    step: int,
+    rows: list[Fate],
+    count: int,
+    limits: Limits,
+    example_of: Callable[[Row], Example] = lambda row: row.example,
+) -> None:
+    """Writes the chosen rows of a step with thumbnails of their pictures and clips.
+
+    Args:
+      example_of: gives a row's example with its media, which another process may have.
+    """
     log.write(
         step,
         [
-            f.row.to_log(f.fate, f.adv_G, _media(log, f.row.example, limits))
+            f.row.to_log(f.fate, f.adv_G, _media(log, example_of(f.row), limits))
             for f in choose(rows, count, step)
         ],
     )

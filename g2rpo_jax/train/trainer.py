@@ -12,27 +12,34 @@ from g2rpo_jax import advantages, models, platform
 from g2rpo_jax.config import RunConfig
 from g2rpo_jax.data.batches import PromptStream
 from g2rpo_jax.data.encoding import patches
-from g2rpo_jax.data.processor import Processor
+from g2rpo_jax.data.example import Example
+from g2rpo_jax.data.processor import Processor, Prompt
 from g2rpo_jax.data.rows import RowSet
 from g2rpo_jax.data.skips import Skips
-from g2rpo_jax.evaluate import TaskScore, evaluate
+from g2rpo_jax.evaluate import TaskScore, evaluate, score_together
 from g2rpo_jax.parallel import mesh as meshes
 from g2rpo_jax.parallel import rules
-from g2rpo_jax.rewards import Scorer, TaskReward
+from g2rpo_jax.parallel.processes import Group
+from g2rpo_jax.rewards import Score, Scorer, TaskReward
 from g2rpo_jax.rollout.encoder import Encoder
 from g2rpo_jax.rollout.engine import Rollout, join
 from g2rpo_jax.train import state
 from g2rpo_jax.train.feed import Drawn, Feed, held_out
 from g2rpo_jax.train.policy_step import StepBatch
 from g2rpo_jax.train.programs import Programs
-from g2rpo_jax.train.rows import COMPONENTS, Row, stack, stack_part
+from g2rpo_jax.train.rows import COMPONENTS, Row, assign, stack, stack_part
 
 
 class Trainer:
     """Model, data, programs and state of one run."""
 
-    def __init__(self, config: RunConfig):
-        self.config = config
+    def __init__(self, config: RunConfig, group: Group | None = None):
+        """
+        Args:
+          config: resolved.
+          group: the processes of the run, all of which make a Trainer; None: this one alone.
+        """
+        self.config, self.group = config, group or Group()
         self.tasks = tuple(config.tasks)
         self.mesh = meshes.make(config.mesh)
         backend = platform.current()
@@ -46,7 +53,7 @@ class Trainer:
         self.model_config = model.config
         graphdef, params, self.frozen = state.split(model, config.model)
         self.processor = Processor(config.model.directory, **config.data.media_options)
-        self.encoder, self.skips = Encoder(config.data, self.processor), Skips()
+        self.encoder, self.skips = Encoder(config.data, self.processor, self.group), Skips()
         train = self._rows(config.data.train)
         shares = {task: config.tasks[task].share for task in self.tasks}
         self.stream = PromptStream(train, seed=config.seed, shares=shares)
@@ -64,15 +71,24 @@ class Trainer:
             pad=self.processor.pad_id,
         )
         data = config.data
-        self.feed = Feed(self.stream, train, self.encoder, self.skips, data.workers, data.prefetch)
+        self.feed = Feed(
+            self.stream,
+            train,
+            self.encoder,
+            self.skips,
+            data.workers,
+            data.prefetch,
+            self.group,
+        )
         self.test = self._test_items() if config.eval.every else []
         self.limits = {k: t.max_tokens or config.max_tokens for k, t in config.tasks.items()}
         asked = {name: TaskReward(t.reward, t.format_weight) for name, t in config.tasks.items()}
         self.scorer = Scorer(config.reward, asked)
         self.surplus: list[Row] = []
         self.estimator = self.programs.estimator_state()
-        self.state = state.create(params, self.programs.tx)
-        self.state = jax.device_put(self.state, rules.shardings(self.state, self.mesh))
+        make = functools.partial(state.create, tx=self.programs.tx)
+        placed = rules.shardings(self.programs.state, self.mesh)
+        self.state = jax.jit(make, out_shardings=placed)(params)
         self.reference = jax.tree.map(jnp.copy, params) if config.objective.kl_coefficient else None
 
     def _rows(self, source: str) -> RowSet:
@@ -82,7 +98,7 @@ class Trainer:
 
     def _test_items(self) -> list[tuple]:
         rows = self._rows(self.config.data.test)
-        return held_out(rows, self.encoder, self.skips, self.config.eval.rows)
+        return held_out(rows, self.encoder, self.skips, self.config.eval.rows, self.group)
 
     def learning_rate(self, step: int) -> float:
         """Learning rate of the last update of a step."""
@@ -99,7 +115,8 @@ class Trainer:
         mesh = " x ".join(f"{name} {size}" for name, size in self.mesh.shape.items())
         lines = [
             f"model     {config.model.directory}: {sum(sizes):,} parameters",
-            f"devices   {self.mesh.devices.size} x {jax.default_backend()}, mesh {mesh}",
+            f"devices   {self.mesh.devices.size} x {jax.default_backend()}, mesh {mesh}"
+            + (f", {self.group.count} processes" if self.group.count > 1 else ""),
             f"data      {len(self.stream):,} training rows, {len(self.test):,} test rows; "
             f"skipped {self.skips.total()} {self.skips.by_reason}",
             f"training  {self.steps} steps of {config.batch.prompts} prompts x {config.responses} "
@@ -110,27 +127,40 @@ class Trainer:
         return "\n".join(lines)
 
     def rollout(self, step: int, clock: dict[str, float]) -> list[Row]:
-        """Draws, samples and scores one round of fresh rows."""
-        config = self.config
+        """Draws, samples and scores one round of fresh rows; every process its own."""
         started = time.perf_counter()
-        drawn = self.feed.take(config.batch.rollout_prompts)
-        asked = [config.tasks[d.example.task] for d in drawn]
-        out = self._sample(drawn)
+        drawn = self.feed.take(self.config.batch.rollout_prompts)
+        own = [each for each in drawn if each.prompt is not None]
+        out = self._sample(own)
         texts = [
             [
                 self.processor.decode(tokens[mask])
                 for tokens, mask in zip(out.token_PGT[p], out.mask_PGT[p], strict=True)
             ]
-            for p in range(len(drawn))
+            for p in range(len(own))
         ]
         sampled = time.perf_counter()
-        scores = self.scorer.score_batch(
-            [d.example.item(text) for d, group in zip(drawn, texts, strict=True) for text in group]
-        )
+        items = [d.example.item(text) for d, said in zip(own, texts, strict=True) for text in said]
+        scores = score_together(self.scorer, items, self.group)
+        rows = self._rows_of(own, out, texts, scores, step)
+        if self.group.count > 1:
+            rows = self._everybodys(rows, drawn)
         clock["rollout"] += sampled - started
         clock["reward"] += time.perf_counter() - sampled
-        clock["tokens"] += float(out.mask_PGT.sum())
-        G = config.responses
+        clock["tokens"] += float(sum(row.length_G.sum() for row in rows))
+        return rows
+
+    def _rows_of(
+        self,
+        drawn: list[Drawn],
+        out: Rollout,
+        texts: list[list[str]],
+        scores: list[Score],
+        step: int,
+    ) -> list[Row]:
+        """Sampled rows from their parts; `scores` of all responses, row by row."""
+        config, G = self.config, self.config.responses
+        asked = [config.tasks[d.example.task] for d in drawn]
         task_P = np.array([self.tasks.index(d.example.task) for d in drawn], np.int32)
         fit_PG = jax.device_get(
             self.programs.length_reward(out.length_PG.astype(np.float32), task_P)
@@ -155,14 +185,29 @@ class Trainer:
             for p, d in enumerate(drawn)
         ]
 
+    def _everybodys(self, rows: list[Row], drawn: list[Drawn]) -> list[Row]:
+        """The sampled rows of all processes, in the order they were drawn."""
+        sent = {row.drawn.prompt_id: row.sent() for row in rows}
+        found: dict[int, Row | dict] = {}
+        for part in self.group.gather(sent, "sampled rows"):
+            found |= part
+        found |= {row.drawn.prompt_id: row for row in rows}
+        return [
+            each
+            if isinstance(each := found[d.prompt_id], Row)
+            else Row.received(each, d, self.processor.pad_id)
+            for d in drawn
+        ]
+
     def _sample(self, drawn: list[Drawn]) -> Rollout:
-        """Responses to the drawn prompts. Where they take several calls, prompts of like size share
-        one, so that a long video does not pad them all; samples do not depend on their company."""
-        size = self.config.batch.generate_prompts or len(drawn)
+        """Responses to this process's prompts. Where they take several calls, prompts of like size
+        share one, so that a long video does not pad them all; samples do not depend on their
+        company."""
+        size = self.config.batch.generate_prompts // self.group.count or len(drawn)
         order = list(range(len(drawn)))
         if size < len(drawn):
             order.sort(key=lambda p: (patches(drawn[p].prompt), len(drawn[p].prompt.input_ids)))
-        params, parts = self.programs.whole(self.state.params, self.frozen), []
+        params, parts = self.programs.weights(self.state.params, self.frozen), []
         for start in range(0, len(order), size):
             chosen = [drawn[p] for p in order[start : start + size]]
             parts.append(
@@ -182,22 +227,34 @@ class Trainer:
         Returns:
           Metric sums of every update, and the advantages, float32 [rows, G].
         """
-        n, P = self.config.batch.minibatches, self.config.batch.prompts
+        n = self.config.batch.minibatches
         adv_PG, self.estimator = self.programs.advantage(self._group(rows), self.estimator)
         adv_PG = np.asarray(adv_PG)
-        fresh_P = np.array([row.born == step for row in rows] + [True] * (P - len(rows)))
-        columns = self._columns(rows, adv_PG, fresh_P)
+        columns = self._columns(rows, adv_PG, step)
         sums = []
-        # Strided: rows arrive in the order they were drawn, so every minibatch sees old and new.
         for k in range(n):
             part = jax.tree.map(lambda x, k=k: x[k::n], columns)
-            on_policy_P = (fresh_P if k == 0 else np.zeros(P, bool))[k::n]
-            minibatch = jax.device_put(
-                StepBatch(on_policy_P=on_policy_P, **part), meshes.row_sharding(self.mesh)
-            )
+            if k:
+                part["on_policy_P"] = np.zeros_like(part["on_policy_P"])
+            minibatch = meshes.put_rows(self.mesh, StepBatch(**part))
+            self.programs.drop_copy()
             self.state, out = self.programs.update(self.state, self.frozen, minibatch)
             sums.append(out)
         return jax.device_get(sums), adv_PG[: len(rows)]
+
+    def _places(self, rows: list[Row]) -> list[int | None]:
+        """Which of the rows stand at this process's places of the batch; None: filler.
+
+        Minibatch k of n has the places k, k + n, k + 2n, ... of every process, and rows k, k + n,
+        ... of the step: rows arrive in the order they were drawn, so each sees old and new.
+        """
+        n, P, group = self.config.batch.minibatches, self.config.batch.prompts, self.group
+        places: list[int | None] = [None] * (P // group.count)
+        for k in range(n):
+            homes = [row.drawn.home for row in rows[k::n]]
+            chosen = assign(homes, P // n, group.count)[group.index]
+            places[k::n] = [None if i is None else k + i * n for i in chosen]
+        return places
 
     def _group(self, rows: list[Row]) -> advantages.Group:
         """What estimators see of the step's rows, filled up to batch.prompts."""
@@ -218,20 +275,26 @@ class Trainer:
             num_tasks=len(self.programs.groups),
         )
 
-    def _columns(self, rows: list[Row], adv_PG: np.ndarray, fresh_P: np.ndarray) -> dict:
-        """StepBatch's arrays of the step's rows, filled up to batch.prompts, on the host."""
-        P = self.config.batch.prompts
-        task_P = np.full(P, -1, np.int32)
-        task_P[: len(rows)] = [self.tasks.index(row.example.task) for row in rows]
+    def _columns(self, rows: list[Row], adv_PG: np.ndarray, step: int) -> dict:
+        """StepBatch's arrays of this process's rows, with filler, on the host."""
+        places = self._places(rows)
+        own = [None if i is None else rows[i] for i in places]
+        P, like = len(own), rows[0]
+        fresh_P = np.array([row is None or row.born == step for row in own])
         columns = {
-            "inputs": self.encoder.pack([r.drawn.prompt for r in rows], P, self.model_config),
-            "response_PGT": stack(rows, "token_GT", P),
-            "mask_PGT": stack(rows, "mask_GT", P),
-            "adv_PG": adv_PG,
-            "old_logp_PGT": stack(rows, "logp_GT", P),
-            "sampler_logp_PGT": stack(rows, "logp_GT", P),
+            "inputs": self.encoder.pack([self._prompt(r) for r in own], P, self.model_config),
+            "response_PGT": stack(own, "token_GT", P, like),
+            "mask_PGT": stack(own, "mask_GT", P, like),
+            "adv_PG": np.stack(
+                [np.zeros_like(adv_PG[0]) if i is None else adv_PG[i] for i in places]
+            ),
+            "old_logp_PGT": stack(own, "logp_GT", P, like),
+            "on_policy_P": fresh_P,
+            "sampler_logp_PGT": stack(own, "logp_GT", P, like),
             "ref_logp_PGT": None,
-            "task_P": task_P,
+            "task_P": np.array(
+                [-1 if r is None else self.tasks.index(r.example.task) for r in own], np.int32
+            ),
         }
         where = (columns["inputs"], columns["response_PGT"])
         if self.config.batch.minibatches > 1:
@@ -245,27 +308,39 @@ class Trainer:
             columns["ref_logp_PGT"] = self._score_all(self.reference, *where)
         return columns
 
+    def _prompt(self, row: Row | None) -> Prompt | None:
+        """A row's prompt; encoded here too where filtering moved the row to another process."""
+        if row is None:
+            return None
+        return row.drawn.prompt or self.feed.again(row.drawn.prompt_id).prompt
+
     def _score_all(self, params, inputs, response_PGT) -> np.ndarray:
-        """Log-probs of all rows, a minibatch at a time (the same shapes as in the update)."""
+        """Log-probs of this process's rows, a minibatch at a time (as in the update)."""
         n = self.config.batch.minibatches
         out = np.zeros(response_PGT.shape, np.float32)
         for k in range(n):
             part = jax.tree.map(lambda x, k=k: x[k::n], (inputs, response_PGT))
-            part = jax.device_put(part, meshes.row_sharding(self.mesh))
-            out[k::n] = jax.device_get(self.programs.score(params, self.frozen, *part))
+            part = meshes.put_rows(self.mesh, part)
+            out[k::n] = meshes.own_rows(self.mesh, self.programs.score(params, self.frozen, *part))
         return out
+
+    def example_of(self, row: Row) -> Example:
+        """A row's example with its media, whichever process has it."""
+        here = row.drawn.prompt is not None
+        return row.example if here else self.stream.at(row.drawn.prompt_id)
 
     def evaluate(self) -> dict[str, TaskScore]:
         """Held-out greedy accuracy per task."""
         return evaluate(
             self.programs.greedy,
-            self.programs.whole(self.state.params, self.frozen),
+            self.programs.weights(self.state.params, self.frozen),
             self.test,
             lambda prompts, rows: self.encoder.pack(prompts, rows, self.model_config),
             self.processor.decode,
             self.scorer,
             self.config.eval.prompts,
             self.limits,
+            self.group,
         )
 
     def host_state(self) -> dict:
@@ -295,9 +370,9 @@ class Trainer:
                 saved["position"],
                 len(saved["surplus"]),
             )
-        self.surplus = [
-            Row.from_json(row, self.feed.again(row["prompt_id"])) for row in saved["surplus"] * same
-        ]
+        surplus = saved["surplus"] * same
+        drawn = self.feed.again_all([row["prompt_id"] for row in surplus])
+        self.surplus = [Row.from_json(row, d) for row, d in zip(surplus, drawn, strict=True)]
         self.feed.seek(saved["position"])
         self.skips.restore(saved["skipped_rows"])
         self.scorer.failures.clear()

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import types
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +67,7 @@ def row(asked: Example, texts: list[str], accuracy: list[float], step: int, prom
     length_G = np.array([min(len(text), 60) for text in texts])
     mask_GT = np.arange(60)[None] < length_G[:, None]
     return Row(
-        drawn=Drawn(prompt_id, asked, types.SimpleNamespace(input_ids=np.zeros(9, np.int32))),
+        drawn=Drawn(prompt_id, asked, None, tokens=9),
         token_GT=np.zeros((len(texts), 60), np.int32),
         mask_GT=mask_GT,
         logp_GT=np.zeros((len(texts), 60), np.float32),
