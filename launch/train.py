@@ -23,6 +23,9 @@ REQUEUE = flags.DEFINE_bool(
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0 of several")
 PROCESSES = flags.DEFINE_integer("processes", None, "how many processes there are", 1)
 PROCESS = flags.DEFINE_integer("process", None, "which process this is, from 0", 0)
+CHECK_DEVICE = flags.DEFINE_bool(
+    "check_device", None, "first compare the devices with the CPU (default: on Neuron only)"
+)
 START_S = flags.DEFINE_float("start_s", 300.0, "seconds to wait for the other processes", 1.0)
 
 
@@ -42,6 +45,11 @@ def main() -> None:
         workdir = group.from_first(
             lambda: cli.workdir_of(WORKDIR.value, name, RESUME.value, REQUEUE.value), "workdir"
         )
+        asked = CHECK_DEVICE.value
+        if platform.detect() == "neuron" if asked is None else asked:
+            from g2rpo_jax.neuron import parity
+
+            parity.of_run(config, say=print if group.is_first else lambda _: None)
         run(config, workdir, RESUME.value or REQUEUE.value, say=print, group=group)
 
 
