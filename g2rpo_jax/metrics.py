@@ -48,8 +48,8 @@ METRICS = {
     "time/update_s": "seconds of advantages and optimiser updates",
     "time/eval_s": "seconds of evaluation",
     "time/step_s": "seconds of the whole step, evaluation left out",
-    "compile/count": "XLA compilations since the start",
-    "compile/seconds": "seconds spent in them since the start",
+    "compile/count": "XLA programs compiled or read back, count since the process began",
+    "compile/seconds": "seconds spent in that since the process began",
     "host/rss_gib": "resident memory of the process, GiB",
     "checkpoint/failures": "checkpoints that could not be written, count since the process began",
 }

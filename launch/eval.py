@@ -29,6 +29,7 @@ def main() -> None:
     if (settings.hosts > 1 or MERGE.value) and not WORKDIR.value:
         raise ValueError("several hosts, and --merge, need --workdir: one folder for all of them")
     platform.prepare(settings.host_devices)
+    platform.keep_programs()
     from g2rpo_jax.evaluate.run import conclude, run  # after prepare: JAX reads it once
 
     if MERGE.value:

@@ -18,18 +18,29 @@ class Journal:
     """The files of a run folder. Of several processes one writes; the others' journals do not."""
 
     def __init__(self, workdir: Path, config: RunConfig, *, start: int, writes: bool = True):
-        """Opens the files, and drops what earlier lives of the run wrote of `start` and later."""
+        """Opens the files, and drops what earlier lives of the run wrote of `start` and later.
+
+        Raises:
+          ValueError: they cannot be written.
+        """
         self._workdir, self._config, self._writes = Path(workdir), config, writes
-        if writes:
+        if not writes:
+            return
+        try:
             report.write_json(self._workdir / "config.json", to_plain(config))
             self._numbers = metrics.Writer(workdir, start=start, tensorboard=config.log.tensorboard)
             self._samples = report.SampleLog(workdir, start=start)
+        except OSError as error:
+            raise ValueError(f"{workdir} cannot be written: {error}") from error
 
     def describe(self, text: str) -> None:
         """Keeps the description of the run."""
         if self._writes:
             path = self._workdir / "description.txt"
-            path.write_text(text + "\n", encoding="utf-8", errors="replace")
+            try:
+                path.write_text(text + "\n", encoding="utf-8", errors="replace")
+            except OSError as error:
+                logging.error("%s: %s", path, error)
 
     def numbers(self, step: int, numbers: Mapping[str, float]) -> None:
         """One line of metrics.jsonl."""
