@@ -155,4 +155,5 @@ def _row_logits(graphdef, params, rows) -> jax.Array:
     return model.unembed(model.prompt_hidden(rows))
 
 
-MODELS: dict[str, ModuleType] = {"qwen3_vl": qwen3_vl}  # by Hugging Face's model_type
+# By Hugging Face's model_type.
+MODELS: dict[str, ModuleType] = {"qwen3_vl": qwen3_vl, "qwen3_vl_moe": qwen3_vl}

@@ -25,6 +25,7 @@ AXES: dict[str, Axis] = {
     "width": Axis(("fsdp",), ()),
     "heads": Axis(("tensor",), ("tensor",)),
     "mlp": Axis(("tensor",), ("tensor",)),
+    "experts": Axis(("tensor",), ("tensor",)),
     "vocab": Axis(("tensor",), ("tensor",)),
     "kept": Axis((), ("tensor",)),  # the width of what a layer's backward pass starts from
     # A table is looked up in slices of its width, never across its rows; what is found then moves
@@ -47,6 +48,9 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"(^|\.)(gate|up)_proj(\.|$)", ("width", "mlp")),
     (r"(^|\.)up_bias(\.|$)", ("mlp",)),
     (r"(^|\.)down_proj(\.|$)", ("mlp", "width")),
+    (r"(^|\.)router_proj(\.|$)", ("width", None)),
+    (r"(^|\.)experts_up_proj(\.|$)", ("experts", "width", None)),
+    (r"(^|\.)experts_down_proj(\.|$)", ("experts", None, "width")),
     (r"(^|\.)(patch_proj|pos_embed)(\.|$)", (None, "width")),
 )
 

@@ -7,8 +7,7 @@ import jax
 import pytest
 import torch
 from flax import nnx
-from transformers import Qwen3VLConfig as TheirConfig
-from transformers import Qwen3VLForConditionalGeneration
+from transformers import AutoConfig, AutoModelForImageTextToText
 
 from g2rpo_jax.models.qwen3_vl import Qwen3VL
 from g2rpo_jax.models.qwen3_vl.sizes import SIZES, config_of
@@ -19,6 +18,7 @@ RELEASED = {
     "Qwen3-VL-2B-Instruct": 2_127_532_032,
     "Qwen3-VL-4B-Instruct": 4_437_815_808,
     "Qwen3-VL-8B-Instruct": 8_767_123_696,
+    "Qwen3-VL-30B-A3B-Instruct": 31_070_754_032,
     "Qwen3-VL-32B-Instruct": 33_357_390_064,
 }
 
@@ -29,7 +29,10 @@ def test_parameters_are_those_of_transformers(name):
     shapes = nnx.state(nnx.eval_shape(lambda: Qwen3VL(config, None)))
     ours = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
     with torch.device("meta"):
-        theirs = Qwen3VLForConditionalGeneration(TheirConfig(**config.to_dict()))
+        raw = config.to_dict()
+        theirs = AutoModelForImageTextToText.from_config(
+            AutoConfig.for_model(raw.pop("model_type"), **raw)
+        )
     assert ours == sum(parameter.numel() for parameter in theirs.parameters()) == RELEASED[name]
     names = {tensor for leaf in leaves(config).values() for tensor in leaf.names}
     assert names == {tensor for tensor, _ in theirs.named_parameters()}

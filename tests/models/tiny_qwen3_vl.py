@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 import transformers
-from transformers import Qwen3VLForConditionalGeneration
+from transformers import Qwen3VLForConditionalGeneration, Qwen3VLMoeForConditionalGeneration
 
 transformers.utils.logging.disable_progress_bar()
 torch.set_num_threads(1)  # these models are too small to share out
@@ -15,8 +15,14 @@ MERGE, PATCH_FEATURES = 2, 3 * 2 * 4 * 4
 
 
 def reference(tied: bool = False, seed: int = 0, **text):
-    """A transformers model with random weights large enough for logits of order one."""
-    config = transformers.Qwen3VLConfig(
+    """A transformers model with random weights large enough for logits of order one.
+
+    With `num_experts` among the changes of the text config, a mixture of experts.
+    """
+    Config, Model = transformers.Qwen3VLConfig, Qwen3VLForConditionalGeneration
+    if "num_experts" in text:
+        Config, Model = transformers.Qwen3VLMoeConfig, Qwen3VLMoeForConditionalGeneration
+    config = Config(
         text_config=dict(
             vocab_size=VOCABULARY,
             hidden_size=32,
@@ -51,7 +57,8 @@ def reference(tied: bool = False, seed: int = 0, **text):
         tie_word_embeddings=tied,
     )
     config._attn_implementation = "eager"
-    model = Qwen3VLForConditionalGeneration(config).eval()
+    config._experts_implementation = "eager"
+    model = Model(config).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

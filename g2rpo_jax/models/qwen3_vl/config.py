@@ -6,10 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+DENSE, MOE = "qwen3_vl", "qwen3_vl_moe"  # Hugging Face's model_type
+ARCHITECTURES = {
+    DENSE: "Qwen3VLForConditionalGeneration",
+    MOE: "Qwen3VLMoeForConditionalGeneration",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class TextConfig:
-    """The language model. Names are Hugging Face's, defaults transformers 5.23's."""
+    """The language model. Names are Hugging Face's, defaults transformers 5.23's.
+
+    With num_experts above 0 every layer has that many experts of moe_intermediate_size in place of
+    its MLP, of which a token takes num_experts_per_tok.
+    """
 
     vocab_size: int = 151936
     hidden_size: int = 4096
@@ -24,8 +34,16 @@ class TextConfig:
     rms_norm_eps: float = 1e-6
     rope_theta: float = 500000.0
     mrope_section: tuple[int, int, int] = (24, 20, 20)
+    num_experts: int = 0
+    num_experts_per_tok: int = 8
+    moe_intermediate_size: int = 768
 
     def __post_init__(self) -> None:
+        _require(
+            0 < self.num_experts_per_tok <= (self.num_experts or self.num_experts_per_tok),
+            f"text_config.num_experts_per_tok={self.num_experts_per_tok} of "
+            f"num_experts={self.num_experts}: a token takes at least one, at most all",
+        )
         _require(
             self.num_attention_heads % self.num_key_value_heads == 0,
             f"text_config.num_attention_heads={self.num_attention_heads} does not divide into "
@@ -145,6 +163,23 @@ class Qwen3VLConfig:
             not text.get("attention_bias", False),
             "text_config: attention_bias=true is not implemented; no Qwen3-VL release has it",
         )
+        if raw.get("model_type") == MOE:
+            text.setdefault("num_experts", text.get("num_local_experts"))
+            _require(
+                bool(text["num_experts"]) and text.get("moe_intermediate_size"),
+                f"text_config of model_type {MOE!r} must have num_experts and "
+                "moe_intermediate_size",
+            )
+            _require(
+                not text.get("mlp_only_layers")
+                and text.get("decoder_sparse_step", 1) == 1
+                and text.get("norm_topk_prob", True) is not False,
+                "text_config: every layer must have experts, whose weights add up to one "
+                "(mlp_only_layers=[], decoder_sparse_step=1, norm_topk_prob=true); other mixtures "
+                "are not implemented",
+            )
+        else:
+            text.pop("num_experts", None)
         if "rope_theta" in rope:
             text["rope_theta"] = rope["rope_theta"]
         if "mrope_section" in rope:
@@ -169,12 +204,18 @@ class Qwen3VLConfig:
         sections = list(text.pop("mrope_section"))
         rope = {"rope_type": "default", "mrope_section": sections, "mrope_interleaved": True}
         text |= {
-            "model_type": "qwen3_vl_text",
             "attention_bias": False,
             "rope_scaling": rope,
             "rope_parameters": rope | {"rope_theta": self.text.rope_theta},
             "tie_word_embeddings": self.tie_word_embeddings,
         }
+        kind = MOE if self.text.num_experts else DENSE
+        if self.text.num_experts:
+            text |= {"decoder_sparse_step": 1, "mlp_only_layers": [], "norm_topk_prob": True}
+        else:
+            for name in ("num_experts", "num_experts_per_tok", "moe_intermediate_size"):
+                text.pop(name)
+        text["model_type"] = f"{kind}_text"
         vision = dataclasses.asdict(self.vision)
         vision["deepstack_visual_indexes"] = list(self.vision.deepstack_visual_indexes)
         vision["rope_parameters"] = {"rope_type": "axial", "rope_theta": vision.pop("rope_theta")}
@@ -184,10 +225,10 @@ class Qwen3VLConfig:
             if field.name not in ("text", "vision")
         }
         return {
-            "architectures": ["Qwen3VLForConditionalGeneration"],
-            "model_type": "qwen3_vl",
+            "architectures": [ARCHITECTURES[kind]],
+            "model_type": kind,
             "text_config": text,
-            "vision_config": vision | {"model_type": "qwen3_vl_vision"},
+            "vision_config": vision | {"model_type": f"{kind}_vision"},
             **own,
         }
 

@@ -25,8 +25,8 @@ def config_of(directory: str | Path) -> Qwen3VLConfig:
     return SIZES[directory.name]
 
 
-def _text(width: int, mlp: int, layers: int, heads: int) -> TextConfig:
-    return TextConfig(
+def _text(width: int, mlp: int, layers: int, heads: int, **others: int) -> TextConfig:
+    shape = dict(
         vocab_size=151936,
         hidden_size=width,
         intermediate_size=mlp,
@@ -37,6 +37,7 @@ def _text(width: int, mlp: int, layers: int, heads: int) -> TextConfig:
         max_position_embeddings=262144,
         rope_theta=5e6,
     )
+    return TextConfig(**shape | others)
 
 
 def _small_tower(width: int) -> VisionConfig:
@@ -68,6 +69,9 @@ _SHAPES = {
         _text(2560, 9728, 36, heads=32), _small_tower(2560), tie_word_embeddings=True
     ),
     "8B": Qwen3VLConfig(_text(4096, 12288, 36, heads=32), _large_tower(4096)),
+    "30B-A3B": Qwen3VLConfig(
+        _text(2048, 6144, 48, heads=32, num_key_value_heads=4, num_experts=128), _large_tower(2048)
+    ),
     "32B": Qwen3VLConfig(_text(5120, 25600, 64, heads=64), _large_tower(5120)),
 }
 SIZES = {

@@ -11,13 +11,15 @@ class Leaf:
 
     `names` has one tensor per layer for a stacked parameter, else one in all. A linear layer's
     weight is [out, in] there and [in, out] here (`transpose`). `part` is which third of a fused
-    q, k, v tensor this is.
+    q, k, v tensor this is. Experts' tensors are 3-D, and come in `either` order of their last two
+    axes: as here in the releases, the other way round as transformers 5 saves a new model.
     """
 
     names: tuple[str, ...]
     stacked: bool = False
     transpose: bool = False
     part: int | None = None
+    either: bool = False
 
 
 def leaves(config: Qwen3VLConfig) -> dict[tuple[str, ...], Leaf]:
@@ -32,8 +34,9 @@ def leaves(config: Qwen3VLConfig) -> dict[tuple[str, ...], Leaf]:
     if not config.tie_word_embeddings:
         table[("head",)] = Leaf(("lm_head.weight",))
     taps = len(config.vision.deepstack_visual_indexes)
+    text = TEXT | (EXPERTS if config.text.num_experts else MLP)
     stacks = [
-        (("layers",), "model.language_model.layers.{}.", config.text.num_hidden_layers, TEXT),
+        (("layers",), "model.language_model.layers.{}.", config.text.num_hidden_layers, text),
         (("vision", "layers"), "model.visual.blocks.{}.", config.vision.depth, BLOCK),
         (("vision", "merger"), "model.visual.merger.", 1, MERGER),
         (("vision", "deepstack"), "model.visual.deepstack_merger_list.{}.", taps, MERGER),
@@ -41,7 +44,9 @@ def leaves(config: Qwen3VLConfig) -> dict[tuple[str, ...], Leaf]:
     for path, prefix, count, entries in stacks:
         for name, (suffix, part) in entries.items() if count else ():
             names = tuple(prefix.format(i) + suffix for i in range(count))
-            table[(*path, name)] = Leaf(names, True, name.endswith("_proj"), part)
+            either = name.startswith("experts_")
+            transpose = name.endswith("_proj") and not either
+            table[(*path, name)] = Leaf(names, True, transpose, part, either)
     return table
 
 
@@ -55,9 +60,16 @@ TEXT = {
     "k_norm": ("self_attn.k_norm.weight", None),
     "o_proj": ("self_attn.o_proj.weight", None),
     "post_norm": ("post_attention_layernorm.weight", None),
+}
+MLP = {
     "gate_proj": ("mlp.gate_proj.weight", None),
     "up_proj": ("mlp.up_proj.weight", None),
     "down_proj": ("mlp.down_proj.weight", None),
+}
+EXPERTS = {
+    "router_proj": ("mlp.gate.weight", None),
+    "experts_up_proj": ("mlp.experts.gate_up_proj", None),
+    "experts_down_proj": ("mlp.experts.down_proj", None),
 }
 BLOCK = {
     "norm1_scale": ("norm1.weight", None),

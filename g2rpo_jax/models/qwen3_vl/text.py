@@ -13,6 +13,7 @@ from flax import nnx
 
 from g2rpo_jax.models.qwen3_vl import rope
 from g2rpo_jax.models.qwen3_vl.config import TextConfig
+from g2rpo_jax.models.qwen3_vl.experts import mixture
 from g2rpo_jax.parallel import constrain
 from g2rpo_jax.tables import lookup
 
@@ -35,9 +36,15 @@ class TextLayers(nnx.Module):
         self.k_norm = nnx.Param(jnp.ones((n, H), dtype))
         self.o_proj = normal(n, A, D)
         self.post_norm = nnx.Param(jnp.ones((n, D), dtype))
-        self.gate_proj = normal(n, D, F)
-        self.up_proj = normal(n, D, F)
-        self.down_proj = normal(n, F, D)
+        if config.num_experts:
+            E, F = config.num_experts, config.moe_intermediate_size
+            self.router_proj = normal(n, D, E)
+            self.experts_up_proj = normal(n, E, D, 2 * F)
+            self.experts_down_proj = normal(n, E, F, D)
+        else:
+            self.gate_proj = normal(n, D, F)
+            self.up_proj = normal(n, D, F)
+            self.down_proj = normal(n, F, D)
 
 
 def queries_keys_values(
@@ -66,11 +73,13 @@ def queries_keys_values(
 def after_attention(
     config: TextConfig, w: Weights, x_PLD: jax.Array, out_PLA: jax.Array
 ) -> jax.Array:
-    """The rest of the layer: output projection, residual, gated MLP, residual."""
+    """The rest of the layer: output projection, residual, gated MLP or experts, residual."""
     act = lookup(ACTIVATIONS, config.hidden_act, kind="activation")
     out_PLA = constrain.constrain(out_PLA, "rows", None, "heads")
     x_PLD = constrain.constrain(x_PLD + linear(out_PLA, w["o_proj"]), "rows")
     y_PLD = rms_norm(x_PLD, w["post_norm"], config.rms_norm_eps)
+    if config.num_experts:
+        return constrain.constrain(x_PLD + mixture(config, act, w, y_PLD), "rows")
     y_PLF = act(linear(y_PLD, w["gate_proj"])) * linear(y_PLD, w["up_proj"])
     y_PLF = constrain.constrain(y_PLF, "rows", None, "mlp")
     return constrain.constrain(x_PLD + linear(y_PLF, w["down_proj"]), "rows")

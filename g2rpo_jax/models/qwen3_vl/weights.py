@@ -5,11 +5,12 @@ bit. Host memory: loading takes the parameters that this process's devices hold 
 of them a second time, the largest first, when there is still room; saving a few slabs.
 """
 
+import dataclasses
 import functools
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -68,7 +69,8 @@ def load(
     flat = [(path, param, param.get_value().shape) for path, param in nnx.to_flat_state(state)]
     for path, param, shape in sorted(flat, key=lambda entry: -math.prod(entry[2])):
         sharding = shardings(path, shape) if shardings else None
-        param.set_value(_read(files, table[path], shape, sharding, want))
+        leaf = _found(files, table[path], shape)
+        param.set_value(_read(files, leaf, shape, sharding, want))
     return nnx.merge(graphdef, state)
 
 
@@ -135,7 +137,7 @@ def _fill(
     buffers, places = {}, {}
     for box in boxes:
         layers, ranges = (box[0], box[1:]) if leaf.stacked else ((0, 1), box)
-        ranges = ranges[::-1] if leaf.transpose else ranges
+        ranges = _exchanged(ranges) if leaf.transpose else ranges
         places[box] = layers, ranges
         buffers[box] = np.empty([stop - start for start, stop in (layers, *ranges)], dtype)
     for layer, name in enumerate(leaf.names):
@@ -166,6 +168,18 @@ def _slabs_in(files: TensorFiles, leaf: Leaf, name: str, box: Box):
         yield row - offset - rows.start, slab
 
 
+def _found(files: TensorFiles, leaf: Leaf, shape: tuple[int, ...]) -> Leaf:
+    """The leaf as the files have it: experts with their last two axes in either order."""
+    if leaf.either and all(files.shape[name] == _exchanged(shape[1:]) for name in leaf.names):
+        return dataclasses.replace(leaf, transpose=True)
+    return leaf
+
+
+def _exchanged(axes: Sequence) -> tuple:
+    """The last two of them exchanged."""
+    return (*axes[:-2], axes[-1], axes[-2])
+
+
 def _around(boxes: list[Box]) -> Box:
     """The smallest box around all."""
     return tuple(
@@ -186,6 +200,10 @@ def _tensors(model: Qwen3VL, dtype: str | None) -> list[Tensor]:
         names = ", ".join(sorted(".".join(map(str, path)) for path in odd))
         raise ValueError(f"parameters that a saved {model.model_type} does not have: {names}")
     parts: dict[str, list] = {}
+    # transformers takes square experts to lie as in a new model of its own, others by their shape.
+    for path, leaf in table.items():
+        if leaf.either and values[path].shape[-1] == values[path].shape[-2]:
+            table[path] = dataclasses.replace(leaf, transpose=True)
     for path, leaf in table.items():
         for layer, name in enumerate(leaf.names):
             part = (values[path], layer if leaf.stacked else None, leaf.transpose)
@@ -222,7 +240,8 @@ def _slabs(
 
 def _row_axis(value: jax.Array, layer: int | None, transpose: bool) -> int:
     """The axis of a parameter that becomes the first of its tensor."""
-    return value.ndim - 1 if transpose else int(layer is not None)
+    lead = int(layer is not None)
+    return value.ndim - 1 if transpose and value.ndim - lead == 2 else lead
 
 
 def _slabs_here(value: jax.Array, layer: int | None, transpose: bool):
@@ -278,13 +297,13 @@ def _slab(value: jax.Array, layer: int | None, transpose: bool, rows: slice) -> 
     Args:
       value: a parameter whose shards here make it complete.
       layer: which of a stacked parameter; None: it is not stacked.
-      transpose: whether the tensor has the parameter's axes in reverse.
+      transpose: whether the tensor has the parameter's last two axes exchanged.
       rows: along the tensor's first axis.
     """
     axis, lead = _row_axis(value, layer, transpose), int(layer is not None)
     sizes = list(value.shape[lead:])
     sizes[axis - lead] = rows.stop - rows.start
-    out = np.empty(sizes[::-1] if transpose else sizes, value.dtype)
+    out = np.empty(_exchanged(sizes) if transpose else sizes, value.dtype)
     seen = set()
     for shard in value.addressable_shards:
         box = _box(shard.index, value.shape)
@@ -298,7 +317,7 @@ def _slab(value: jax.Array, layer: int | None, transpose: bool, rows: slice) -> 
             inside[0] = slice(layer - box[0][0], layer - box[0][0] + 1)
         where = [slice(*ends) for ends in box]
         where[axis] = slice(start - rows.start, stop - rows.start)
-        where = where[lead:][::-1] if transpose else where[lead:]
+        where = _exchanged(where[lead:]) if transpose else where[lead:]
         out[tuple(where)] = _fetch(shard, inside, transpose).reshape(out[tuple(where)].shape)
     return out
 
@@ -357,13 +376,15 @@ def tensor_shapes(config: Qwen3VLConfig) -> dict[str, tuple[int, ...]]:
 def _check(directory: Path, config: Qwen3VLConfig, files: TensorFiles) -> None:
     """Raises one error that tells everything wrong with the tensors."""
     expected = tensor_shapes(config)
+    either = {name for leaf in leaves(config).values() if leaf.either for name in leaf.names}
     ignored = {"lm_head.weight"} if config.tie_word_embeddings else set()
     bad = [f"missing: {name} {list(expected[name])}" for name in expected.keys() - files.shape]
     bad += [f"unknown: {name}" for name in files.shape.keys() - expected.keys() - ignored]
     bad += [
         f"shape of {name}: {list(files.shape[name])}, expected {list(shape)}"
         for name, shape in expected.items()
-        if name in files.shape and files.shape[name] != shape
+        if name in files.shape
+        and files.shape[name] not in (shape, _exchanged(shape) if name in either else shape)
     ]
     if bad:
         shown = "\n  ".join(sorted(bad)[:20])
@@ -375,7 +396,7 @@ def _check(directory: Path, config: Qwen3VLConfig, files: TensorFiles) -> None:
 
 def _checkpoint_shape(config, path, leaf: Leaf, shape: tuple[int, ...]) -> tuple[int, ...]:
     shape = shape[1:] if leaf.stacked else shape
-    shape = shape[::-1] if leaf.transpose else shape
+    shape = _exchanged(shape) if leaf.transpose else shape
     if path[-1] == "patch_proj":
         v = config.vision
         return (shape[0], v.in_channels, v.temporal_patch_size, v.patch_size, v.patch_size)
