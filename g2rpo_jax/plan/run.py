@@ -1,0 +1,176 @@
+"""The plan of a configuration, as the launcher makes it."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import ml_collections
+
+from g2rpo_jax.config import RunConfig, resolve
+from g2rpo_jax.data.rows import RowSet
+from g2rpo_jax.models.qwen3_vl.sizes import config_of
+from g2rpo_jax.parallel import mesh as meshes
+from g2rpo_jax.plan import advice, cost, faster, hardware, padding, report
+from g2rpo_jax.plan.cost import Bucket, Plan
+from g2rpo_jax.tables import lookup, nearest
+
+# Memory analysis and partitioning are the same; only the machine code, never run, is worse.
+CHEAP = ("--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true")
+
+
+def parse_mesh(text: str) -> dict[str, int]:
+    """'fsdp:4,tensor:8' -> {"data": 1, "fsdp": 4, "tensor": 8}.
+
+    Raises:
+      ValueError: an axis that does not exist or is named twice, or a size that is no number above 0.
+    """
+    sizes: dict[str, int] = {}
+    for part in text.split(","):
+        axis, _, size = part.partition(":")
+        axis = axis.strip()
+        if axis not in meshes.AXES:
+            raise ValueError(
+                f"--mesh={text}: unknown axis {axis!r}{nearest(axis, meshes.AXES)}; axes are "
+                f"{', '.join(meshes.AXES)}, written axis:size"
+            )
+        if axis in sizes or not size.strip().isdigit() or int(size) < 1:
+            raise ValueError(f"--mesh={text}: write {axis}:SIZE once, with a size above 0")
+        sizes[axis] = int(size)
+    return {axis: sizes.get(axis, 1) for axis in meshes.AXES}
+
+
+def size(sizes: dict[str, int]) -> int:
+    """Devices of a mesh."""
+    return math.prod(sizes.values())
+
+
+def device_of(name: str, sizes: dict[str, int]) -> hardware.Device:
+    """An entry of the table, or this machine, measured.
+
+    Raises:
+      ValueError: neither; names the nearest.
+    """
+    if name == "cpu":
+        return hardware.cpu(size(sizes))
+    return lookup(hardware.DEVICES | {"cpu": None}, name, kind="--device")
+
+
+def cheap_compilation() -> None:
+    """Asks for machine code of no quality; must run before JAX starts."""
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    names = [flag.partition("=")[0] for flag in CHEAP]
+    kept = [flag for flag in flags if flag.partition("=")[0] not in names]
+    os.environ["XLA_FLAGS"] = " ".join([*kept, *CHEAP])
+
+
+def prepare(config: ml_collections.ConfigDict, sizes: dict[str, int]) -> RunConfig:
+    """The resolved config over the given mesh."""
+    config.mesh.update(sizes)
+    return resolve(config)
+
+
+def bucket_of(config: RunConfig, tokens: int | None, patches: int | None) -> Bucket:
+    """As given, or the config's largest."""
+    data = config.data
+    return Bucket(
+        data.prompt_tokens[-1] if tokens is None else tokens,
+        data.patches[-1] if patches is None else patches,
+    )
+
+
+def count_rows(text: str | None, config: RunConfig) -> int | None:
+    """A number, or the number of rows of a data source."""
+    if text is None:
+        return None
+    return int(text) if text.isdigit() else len(RowSet(text, config.data, tuple(config.tasks)))
+
+
+def run(
+    config: RunConfig,
+    device: hardware.Device,
+    *,
+    name: str,
+    command: str,
+    bucket: Bucket,
+    response_tokens: int | None,
+    rows: int | None,
+    advise: bool,
+    out: Sequence[str],
+    say: Callable[[str], None],
+) -> Plan:
+    """Makes the plan, says it, writes it.
+
+    Raises:
+      ValueError: rows do not divide over the mesh, the model is unknown, a file of another kind.
+    """
+    for path in out:
+        if Path(path).suffix not in (".md", ".json"):
+            raise ValueError(f"--out={path}: files end in .md or .json")
+    start = time.perf_counter()
+    shape = config_of(config.model.directory)
+
+    def build(config: RunConfig, bucket: Bucket, known=None) -> Plan:
+        mesh = meshes.make(config.mesh)
+        return cost.build(
+            config,
+            shape,
+            device,
+            mesh,
+            bucket,
+            response_tokens=response_tokens,
+            known=known,
+            say=say,
+        )
+
+    say(f"{config.model.directory} on {device.label}, {bucket.tokens} x {bucket.patches}")
+    plan = build(config, bucket)
+    made = smaller = None
+    if advise and not plan.fits:
+        made, smaller = _advise(plan, build, say)
+    text = report.markdown(
+        plan,
+        command=command,
+        name=name,
+        advice=made,
+        faster=faster.options(made.plan if made else plan),
+        smaller=smaller,
+        padding=_padding(config),
+        rows=rows,
+    )
+    say(f"{time.perf_counter() - start:.0f} s\n\n{text}")
+    for path in out:
+        whole = json.dumps(report.plain(plan, made), indent=1) if path.endswith("json") else text
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(whole)
+    return plan
+
+
+def _advise(plan: Plan, build, say) -> tuple[advice.Advice, Plan | None]:
+    programs = {phase.name: phase.program for phase in plan.phases}
+
+    def again(config: RunConfig, bucket: Bucket, changed: tuple[str, ...]) -> Plan:
+        known = {k: v for k, v in programs.items() if k not in changed}
+        new = build(config, bucket, known)
+        programs.update({phase.name: phase.program for phase in new.phases})
+        return new
+
+    say("it does not fit; trying what would")
+    made = advice.advise(plan, again)
+    if made.plan.fits:
+        return made, None
+    smaller = None
+    for bucket in advice.smaller_buckets(plan):
+        smaller = build(made.plan.config, bucket)
+        if smaller.fits:
+            break
+    return made, smaller
+
+
+def _padding(config: RunConfig) -> padding.Padding | str:
+    try:
+        return padding.measure(config)
+    except ValueError as error:
+        return f"{str(error).partition(':')[0]}."
