@@ -185,28 +185,30 @@ def _dimensions(op: ir.Operation, name: str) -> list[int]:
 
 def gather_sharded(op: ir.Operation, module: Module, limits: Limits) -> str | None:
     axes = _axes(op.operands[0], module)
+    if axes is None:
+        return "nothing says how the table is divided" if _wide_axes(module) else None
     indexed = {axes[d] for d in _dimensions(op, "start_index_map") if d < len(axes) and axes[d]}
     return f"divided over {', '.join(sorted(indexed))}" if indexed else None
 
 
-def _axes(value: ir.Value, module: Module) -> list[str]:
-    """Mesh axes (of more than one device) that each dimension is divided over, where an argument or
-    a sharding constraint says so."""
+def _axes(value: ir.Value, module: Module) -> list[str] | None:
+    """Mesh axes (of more than one device) that each dimension is divided over; None where neither
+    an argument's sharding nor a constraint says so."""
     value = module.source(value)
     while (op := maker(value)) is not None and op.name == "stablehlo.convert":
         value = module.source(op.operands[0])
     if op is not None:
         if op.name != "sdy.sharding_constraint":
-            return []
+            return None
         text = str(op.attributes["sharding"])
     else:
         owner = holder(value)
         if owner.name != "func.func" or "arg_attrs" not in owner.attributes:
-            return []
+            return None
         text = str(ir.ArrayAttr(owner.attributes["arg_attrs"])[value.arg_number])
     found = re.search(r"\[(\{[^\]]*\})\]", text)
     if not found:
-        return []
+        return None
     wide = _wide_axes(module)
     dimensions = re.findall(r"\{([^}]*)\}", found[1])
     return [" ".join(a for a in re.findall(r'"([^"]+)"', d) if a in wide) for d in dimensions]

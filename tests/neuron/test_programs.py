@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -179,3 +180,12 @@ def test_the_shown_table_names_what_is_wrong_and_how_to_write_it(monkeypatch):
     assert run.run(config, mesh, [(48, 64)], compiled=True, say=lines.append)
     assert "nothing that Neuron is known to refuse" in lines[-1]
     assert any("no collectives" in line for line in lines)
+
+
+def test_the_documentation_lists_every_exception():
+    text = (Path(__file__).parents[2] / "docs/neuron.md").read_text()
+    for entry in ALLOWED:
+        where = "anywhere" if entry.site == "*" else f"`{entry.site}`"
+        assert f"| {entry.rule} | {where} |" in text
+    for key, value in platform.BACKENDS["neuron"].environment:
+        assert f"| `{key}` | `{value}` |" in text

@@ -239,6 +239,7 @@ def test_a_table_divided_along_the_looked_up_axis():
 
     assert rule in rules(safe, *args)
     assert rule not in rules(first, *args)
+    assert rule in rules(lambda table, index: safe(table * 2, index), *args)  # unknown
     one = make(MeshConfig(8, 1, 1))  # the axis has one device
     narrow = [
         jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=NamedSharding(one, s))
