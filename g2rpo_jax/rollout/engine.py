@@ -5,11 +5,12 @@ import functools
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from g2rpo_jax.parallel.constrain import over
-from g2rpo_jax.parallel.mesh import replicated, row_sharding
+from g2rpo_jax.parallel.mesh import own_rows, processes, put_rows, put_whole, replicated
 from g2rpo_jax.rollout.decode import decode_chunk, prefill
 from g2rpo_jax.rollout.sampler import SamplingConfig, uniforms
 
@@ -89,16 +90,22 @@ class Engine:
             ),
             donate_argnums=(2,) if donate else (),
         )
+        # One number, the same in all processes: they stop after the same chunk.
+        self.all_finished = jax.jit(
+            lambda finished_PG: jnp.min(finished_PG.astype(jnp.float32)),
+            out_shardings=replicated(mesh),
+        )
         self.greedy, self.eos, self.pad = sampling.temperature == 0, eos, pad
 
     def generate(
         self, params, inputs, prompt_ids, *, seed: int, step: int = 0, limit_P=None
     ) -> Rollout:
-        """Samples G responses for each of P rows.
+        """Samples G responses for each of P rows: those of this process, which are decoded
+        together with as many of every other.
 
         Args:
           params: the nnx parameters.
-          inputs: packed rows (host or device arrays).
+          inputs: packed rows.
           prompt_ids: P integers that, with seed and step, determine the samples.
           limit_P: tokens that each row's responses may have, at most max_tokens (the default); 0
             for filler rows. Decoding stops with the chunk in which the last response finishes.
@@ -107,7 +114,7 @@ class Engine:
         """
         P = len(prompt_ids)
         shape = (P, self.responses, self.max_tokens)
-        rows = row_sharding(self.mesh)
+        put = functools.partial(put_rows, self.mesh)
         limit_P = np.full(P, self.max_tokens) if limit_P is None else np.asarray(limit_P)
         limit_P = np.minimum(limit_P, self.max_tokens).astype(np.int32)
         u_PGT = (
@@ -115,18 +122,23 @@ class Engine:
             if self.greedy
             else uniforms(seed, step, prompt_ids, self.responses, self.max_tokens)
         )
-        inputs = jax.device_put(inputs, rows)
-        state = self.prefill(params, inputs, jax.device_put(limit_P, rows))
+        inputs = put(inputs)
+        state = self.prefill(params, inputs, put(limit_P))
         token_PGT = np.full(shape, self.pad, np.int32)
         mask_PGT = np.zeros(shape, bool)
         logp_PGT = np.zeros(shape, np.float32)
         for start in range(0, self.max_tokens, self.chunk):
             here = slice(start, start + self.chunk)
-            u_PGc = jax.device_put(u_PGT[..., here], rows)
-            at = jax.device_put(np.int32(start), replicated(self.mesh))
-            state, *outs = self.decode(params, inputs, state, u_PGc, at)
-            token_PGT[..., here], mask_PGT[..., here], logp_PGT[..., here] = jax.device_get(outs)
-            if jax.device_get(state.finished_PG).all():
+            at = put_whole(self.mesh, np.int32(start))
+            state, *outs = self.decode(params, inputs, state, put(u_PGT[..., here]), at)
+            got = own_rows(self.mesh, outs)
+            token_PGT[..., here], mask_PGT[..., here], logp_PGT[..., here] = got
+            if self._done(state.finished_PG):
                 break
         ended_PG = (np.isin(token_PGT, self.eos) & mask_PGT).any(-1)
         return Rollout(token_PGT, mask_PGT, logp_PGT, ended_PG)
+
+    def _done(self, finished_PG: jax.Array) -> bool:
+        if processes(self.mesh) == 1:
+            return bool(jax.device_get(finished_PG).all())
+        return bool(jax.device_get(self.all_finished(finished_PG)))
