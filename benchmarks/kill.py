@@ -54,9 +54,9 @@ KINDS = ("start", "step", "save")
 POLL_S = 0.002
 
 
-def command(workdir: Path, steps: int, flags: dict) -> list[str]:
-    """The launcher's command line."""
-    given = {f"config.{name}": value for name, value in (FLAGS | flags).items()}
+def command_line(workdir: Path, steps: int) -> list[str]:
+    """The launcher's."""
+    given = {f"config.{name}": value for name, value in FLAGS.items()}
     given |= {"config.steps": steps, "workdir": workdir}
     return [
         sys.executable,
@@ -70,7 +70,8 @@ def command(workdir: Path, steps: int, flags: dict) -> list[str]:
 class Life:
     """One process of a run, from its start to its end or its kill."""
 
-    def __init__(self, workdir: Path, steps: int, flags: dict, cache: Path):
+    def __init__(self, command: list[str], workdir: Path, cache: Path):
+        """Starts it; compiled programs are kept in `cache`."""
         self.workdir = workdir
         self._lines = workdir / "metrics.jsonl"
         self._before = self._inode()
@@ -78,15 +79,17 @@ class Life:
         env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
         env["JAX_COMPILATION_CACHE_DIR"] = str(cache)
         env["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-        self._output = tempfile.TemporaryFile()
-        self.process = subprocess.Popen(
-            command(workdir, steps, flags),
-            cwd=ROOT,
-            env=env,
-            stdout=self._output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        cache.mkdir(parents=True, exist_ok=True)
+        self._said = cache / f"said-{time.time_ns()}.txt"
+        with self._said.open("wb") as said:
+            self.process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=env,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     def _inode(self) -> int:
         try:
@@ -131,8 +134,7 @@ class Life:
 
     def output(self) -> str:
         """What it said."""
-        self._output.seek(0)
-        return self._output.read().decode(errors="replace")
+        return self._said.read_text(errors="replace")
 
 
 def _in_session(session: int) -> int:
@@ -147,9 +149,9 @@ def _in_session(session: int) -> int:
     return found
 
 
-def whole(workdir: Path, steps: int, flags: dict, cache: Path) -> float:
+def whole(command: list[str], workdir: Path, cache: Path) -> float:
     """A run that nobody kills; returns its seconds."""
-    life = Life(workdir, steps, flags, cache)
+    life = Life(command, workdir, cache)
     life.process.wait()
     if life.process.returncode:
         sys.exit(f"the run failed:\n{life.output()[-3000:]}")
@@ -165,17 +167,16 @@ def moments(kills: int, steps: int, rng: random.Random) -> list[tuple[str, int]]
     return [*zip(kinds, at, strict=True), ("end", steps)]
 
 
-def killed(
-    workdir: Path, steps: int, flags: dict, cache: Path, kills: int, rng: random.Random, say=print
-) -> None:
+def killed(workdir: Path, steps: int, cache: Path, kills: int, rng: random.Random) -> None:
     """A run that is killed at random moments and started again, until it is done.
 
     Raises:
       RuntimeError: it failed, ended before all kills, or left a process behind.
     """
+    command = command_line(workdir, steps)
     starting_s = 10.0  # how long a life takes to its first line; learnt below
     for number, (kind, target) in enumerate(moments(kills, steps, rng), 1):
-        life = Life(workdir, steps, flags, cache)
+        life = Life(command, workdir, cache)
         if kind == "start":
             delay = rng.uniform(0, starting_s)
             reached = life.wait(lambda s=delay, one=life: one.seconds > s)
@@ -194,13 +195,13 @@ def killed(
         life.kill()
         left = life.orphans()
         resumed = next((x for x in life.output().splitlines() if x.startswith("resumed")), "began")
-        say(
+        print(
             f"{number:4} {kind:6} {seconds:8.2f} s {step:5} {'yes' if saving else '':7} "
             f"{left:6}  {resumed[:60].replace(str(workdir), 'RUN')}"
         )
         if left:
             raise RuntimeError(f"{left} processes outlived kill {number}")
-    whole(workdir, steps, flags, cache)
+    whole(command, workdir, cache)
 
 
 def arrays(run: Path, step: int) -> dict[str, np.ndarray]:
@@ -241,7 +242,7 @@ def compare(one: Path, other: Path, steps: int) -> list[tuple[str, str, bool]]:
         for run in (one, other)
     ]
     for host in hosts:
-        del host["wall_s"]
+        del host["wall_s"], host["code"]
     add("host facts", f"{len(hosts[0])} (surplus rows: {len(hosts[0]['surplus'])})", *hosts)
     x, y = numbers(one), numbers(other)
     add("metrics.jsonl", f"{len(x)} lines, {sum(map(len, x)):,} numbers", x, y)
@@ -268,11 +269,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(args.folder or temporary).resolve()
         one, other, cache = folder / "whole", folder / "killed", folder / "programs"
-        seconds = whole(one, args.steps, {}, cache)
+        seconds = whole(command_line(one, args.steps), one, cache)
         print(f"not interrupted: {args.steps} steps in {seconds:.0f} s")
         print("kill during     after  line saving orphans  what this life said")
         began = time.monotonic()
-        killed(other, args.steps, {}, cache, args.kills, random.Random(args.seed))
+        killed(other, args.steps, cache, args.kills, random.Random(args.seed))
         print(f"{args.kills} kills, then finished: {time.monotonic() - began:.0f} s\n")
         results = compare(one, other, args.steps)
     for what, amount, same in results:

@@ -1,23 +1,24 @@
 """The whole run on a random model: what it writes, stopping and resuming, no recompilation."""
 
-import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from flax import nnx
 
+from benchmarks import kill
 from g2rpo_jax import metrics, models
 from g2rpo_jax.config import ShapeConfig
 from g2rpo_jax.data import tokenizer
 from g2rpo_jax.data.processor import Processor
 from g2rpo_jax.models.qwen3_vl import Qwen3VL
+from g2rpo_jax.train import loop, resume
 from g2rpo_jax.train.loop import evaluation_steps, outcome
 from g2rpo_jax.train.sft import model_config
 from tests.test_config import variant
@@ -79,20 +80,30 @@ def command(directory, workdir, steps, *more):
     ]
 
 
-def launch(*arguments):
-    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    return subprocess.run(command(*arguments), cwd=ROOT, env=env, capture_output=True, text=True)
-
-
-def numbers(workdir):
-    """Rows of metrics.jsonl without what a clock or the process decides."""
-    free = ("time/", "compile/", "host/", "rollout/tokens_per_s")
-    rows = metrics.read(workdir / "metrics.jsonl")
-    return [{k: v for k, v in row.items() if not k.startswith(free)} for row in rows]
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Where the runs of this file keep compiled programs for one another."""
+    return tmp_path_factory.mktemp("programs")
 
 
 @pytest.fixture(scope="module")
-def whole(directory, tmp_path_factory):
+def launch(cache):
+    """Runs the launcher to its end."""
+    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    env |= {
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+    def run(*arguments, before=()):
+        line = [*before, *command(*arguments)]
+        return subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(directory, launch, tmp_path_factory):
     """A run of 6 steps, not interrupted."""
     workdir = tmp_path_factory.mktemp("whole") / "run"
     done = launch(directory, workdir, 6)
@@ -135,31 +146,99 @@ def test_sampler_and_trainer_agree_and_the_run_learns_something(whole):
     assert all(row["policy/gradient_norm"] > 0 and row["policy/skipped"] == 0 for row in rows)
 
 
+@pytest.fixture(scope="module")
+def stopped(directory, cache, tmp_path_factory):
+    """The same run with SIGTERM after two steps, in a folder where it was killed once before."""
+    workdir = tmp_path_factory.mktemp("stopped") / "run"
+    workdir.mkdir()
+    (workdir / "config.json").write_text("{}")
+    (workdir / "metrics.jsonl").write_text('{"step": 0, "policy/kl": 5.0}\n{"step": 1, "pol')
+    life = kill.Life(command(directory, workdir, 6, "--resume"), workdir, cache)
+    assert life.wait(lambda: life.step() >= 2), life.output()
+    life.process.send_signal(signal.SIGTERM)
+    assert life.process.wait(timeout=120) == 0, life.output()
+    assert "no checkpoint yet: from the beginning" in life.output()
+    return workdir
+
+
 @pytest.mark.slow
-def test_a_terminated_run_resumes_to_the_same_numbers(directory, whole, tmp_path):
+def test_a_terminated_run_saves_the_step_it_was_at(stopped):
+    summary = json.loads((stopped / "summary.json").read_text())
+    assert 2 <= summary["steps"] < 6 and not summary["finished"]
+    assert (stopped / "checkpoints" / str(summary["steps"])).is_dir()
+
+
+@pytest.mark.slow
+def test_a_run_that_was_terminated_and_killed_is_the_same_to_the_last_bit(
+    directory, whole, stopped, launch, cache, tmp_path
+):
     workdir = tmp_path / "run"
-    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
-    process = subprocess.Popen(
-        command(directory, workdir, 6), cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=-2
-    )
-    deadline = time.monotonic() + 240
-    while len(metrics.read(workdir / "metrics.jsonl")) < 3:
-        assert process.poll() is None and time.monotonic() < deadline
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=0.05)
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output[-3000:]
-    stopped = json.loads((workdir / "summary.json").read_text())
-    assert 2 <= stopped["steps"] <= 6
-    resumed = launch(directory, workdir, 6, "--resume")
+    shutil.copytree(stopped, workdir)
+    life = kill.Life(command(directory, workdir, 6, "--requeue"), workdir, cache)
+    assert life.wait(life.saving), life.output()
+    life.kill()
+    assert life.orphans() == 0
+    resumed = launch(directory, workdir, 6, "--requeue")
     assert resumed.returncode == 0, resumed.stderr[-3000:]
-    assert json.loads((workdir / "summary.json").read_text())["steps"] == 6
-    assert numbers(workdir) == numbers(whole[0])
+    assert f"of {workdir}" in resumed.stdout and "changed " not in resumed.stdout
+    for what, amount, same in kill.compare(whole[0], workdir, 6):
+        assert same, (what, amount)
 
 
 @pytest.mark.slow
-def test_bad_input_is_one_sentence(directory, tmp_path):
+def test_on_another_number_of_devices_a_run_goes_on_but_for_rounding(
+    directory, whole, stopped, launch, tmp_path
+):
+    """The bound: of the numbers 1e-3 of their size, of the parameters 1e-3 of the distance that
+    training has moved them since."""
+    workdir = tmp_path / "run"
+    shutil.copytree(stopped, workdir)
+    resumed = launch(directory, workdir, 6, "--resume", "--config.host_devices=1")
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    assert f"changed   host_devices: 2 -> 1 ({resume.CLOSE})" in resumed.stdout
+    for row, other in zip(kill.numbers(whole[0]), kill.numbers(workdir), strict=True):
+        assert row.keys() == other.keys()
+        for name, value in row.items():
+            np.testing.assert_allclose(other[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
+    got, want = kill.arrays(workdir, 6), kill.arrays(whole[0], 6)
+    first = kill.arrays(stopped, json.loads((stopped / "summary.json").read_text())["steps"])
+    for name in want:
+        if name.startswith("params"):
+            moved = np.abs(want[name] - first[name]).max()
+            assert np.abs(got[name] - want[name]).max() <= 1e-3 * moved, name
+
+
+@pytest.mark.slow
+def test_a_changed_configuration_is_told_from_the_checkpoint(directory, stopped, launch):
+    refused = launch(directory, stopped, 6, "--resume", "--config.optim.lr=0.5")
+    assert refused.returncode == 1 and "optim.lr: 0.01 -> 0.5" in refused.stderr
+    assert "Traceback" not in refused.stderr and "launch/export.py" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_run_without_room_for_checkpoints_trains_to_its_end_and_says_so(
+    directory, launch, tmp_path
+):
+    code = (
+        "import os, resource, sys; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)); "
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    workdir = tmp_path / "run"
+    more = ("--config.checkpoint.every=1", "--config.eval.every=0")
+    done = launch(directory, workdir, 2, *more, before=[sys.executable, "-c", code])
+    assert done.returncode == 1, done.stderr[-3000:]
+    assert "the last checkpoint could not be written" in done.stderr
+    assert "goes on from the beginning" in done.stderr
+    assert done.stderr.count("could not be written to") == 2
+    summary = json.loads((workdir / "summary.json").read_text())
+    assert summary["finished"] and summary["checkpoint_failures"] == 2
+    assert [row["step"] for row in metrics.read(workdir / "metrics.jsonl")] == [1, 2]
+    assert not [p for p in (workdir / "checkpoints").iterdir() if p.name != "damaged"]
+
+
+@pytest.mark.slow
+def test_bad_input_is_one_sentence(directory, launch, tmp_path):
     def complaint(*more):
         done = launch(directory, tmp_path / "run", 1, *more)
         assert done.returncode != 0 and "Traceback" not in done.stderr, done.stderr[-2000:]
@@ -172,7 +251,7 @@ def test_bad_input_is_one_sentence(directory, tmp_path):
     assert "does not make 2 devices" in complaint("--config.mesh.data=3")
     assert "rows do not divide" in complaint("--config.batch.rollout_prompts=7")
     assert "did you mean" in complaint("--config.optim.lrr=1").lower()
-    assert "nothing to resume" in complaint("--resume") or "no run to resume"
+    assert "no run to resume" in complaint("--resume", f"--workdir={tmp_path / 'new'}")
 
 
 def test_evaluations_fall_where_asked():
@@ -193,3 +272,16 @@ def test_after_is_the_mean_of_the_last_evaluations():
     got = outcome(at, final_count=2)
     assert got["before"] == {"a": 0.1, "b": 0.0, "mean": 0.05}
     assert got["after"] == pytest.approx({"a": 0.4, "b": 0.0, "mean": 0.2})
+
+
+def test_the_best_evaluations_are_saved_when_they_come():
+    from g2rpo_jax.config import resolve
+
+    config = variant("tiny")
+    config.checkpoint.every, config.checkpoint.keep_best = 10, 1
+    config = resolve(config)
+    scores = {step: {"a": {"accuracy": v}} for step, v in {0: 0.9, 3: 0.4, 6: 0.3, 9: 0.4}.items()}
+    so_far = {step: {s: scores[s] for s in scores if s <= step} for step in scores}
+    assert loop.save_due(config, 10, scores) and not loop.save_due(config, 8, scores)
+    assert [loop.save_due(config, s, so_far[s]) for s in (3, 6, 9)] == [True, False, True]
+    assert loop.best(scores) == {"step": 9, "accuracy": 0.4} and loop.best({0: scores[0]}) == {}
