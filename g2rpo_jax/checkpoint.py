@@ -129,6 +129,8 @@ class Checkpoints:
         """Reports and counts a save that failed, and makes the folder fit for the next one."""
         if isinstance(error, TypeError):  # a host fact that JSON cannot hold
             raise error
+        if jax.process_count() > 1:
+            raise error  # the other processes would wait for this one's part for ever
         self.failures += 1
         self.error = _reason(error)
         # What failed in one thread of the manager is raised again later by another: it goes.
