@@ -97,16 +97,16 @@ def measure(args: argparse.Namespace) -> dict:
     TensorFiles.slabs = counted
     devices = mesh.make(mesh.MeshConfig(data=1, fsdp=args.fsdp, tensor=args.tensor))
     before = memory()
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), time.process_time()
     model = weights.load(
         args.directory, args.dtype, shardings=functools.partial(rules.sharding_of, devices)
     )
-    loaded = time.perf_counter()
+    loaded, cpu_loaded = time.perf_counter(), time.process_time()
     after = memory()
     leaves = jax.tree.leaves(nnx.state(model))
     kept = sum(shard.data.nbytes for leaf in leaves for shard in leaf.addressable_shards)
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
-    resumed = time.perf_counter()
+    resumed, cpu_resumed = time.perf_counter(), time.process_time()
     weights.save(model, args.saved, dtype="bfloat16", shard_bytes=SHARD_BYTES)
     return {
         "kept": kept,
@@ -114,8 +114,10 @@ def measure(args: argparse.Namespace) -> dict:
         "load_peak": after["VmHWM"] - before["VmRSS"],
         "load_anonymous": after["RssAnon"] - before["RssAnon"],
         "load_s": loaded - started,
+        "load_cpu_s": cpu_loaded - cpu,
         "save_peak": memory()["VmHWM"] - before["VmRSS"],
         "save_s": time.perf_counter() - resumed,
+        "save_cpu_s": time.process_time() - cpu_resumed,
     }
 
 
@@ -194,23 +196,32 @@ def report(args: argparse.Namespace, folder: Path) -> int:
     print(f"{sum(files) / 1e9:.2f} GB of bfloat16 in {len(files)} files\n")
     print(
         "| devices | fsdp x tensor | in memory | kept GB | read GB | load: peak / kept | "
-        "anonymous / kept | s | GB/s | save: peak / kept | s | GB/s |"
+        "anonymous / kept | s | CPU s | GB/s | save: peak / kept | s | CPU s | GB/s |"
     )
-    print("|" + " --- |" * 12)
+    print("|" + " --- |" * 14)
     failed = False
     for number in args.cases:
         devices, (fsdp, tensor), dtype, processes = CASES[number]
         for found in run(args, CASES[number], directory, saved):
-            kept, GB = found["kept"], sum(files) / 1e9
+            kept, read = found["kept"], found["read"]
             loading, saving = found["load_peak"] / kept, found["save_peak"] / kept
-            where = f"{processes} processes x {devices}" if processes > 1 else str(devices)
-            print(
-                f"| {where} | {fsdp} x {tensor} | {dtype} | {kept / 1e9:.2f} | "
-                f"{found['read'] / 1e9:.2f} | {loading:.2f} | {found['load_anonymous'] / kept:.2f} "
-                f"| {found['load_s']:.1f} | {found['read'] / 1e9 / found['load_s']:.2f} | "
-                f"{saving:.2f} | {found['save_s']:.1f} | {GB / found['save_s']:.2f} |",
-                flush=True,
-            )
+            cells = [
+                f"{processes} processes x {devices}" if processes > 1 else str(devices),
+                f"{fsdp} x {tensor}",
+                dtype,
+                f"{kept / 1e9:.2f}",
+                f"{read / 1e9:.2f}",
+                f"{loading:.2f}",
+                f"{found['load_anonymous'] / kept:.2f}",
+                f"{found['load_s']:.1f}",
+                f"{found['load_cpu_s']:.1f}",
+                f"{read / 1e9 / found['load_s']:.2f}",
+                f"{saving:.2f}",
+                f"{found['save_s']:.1f}",
+                f"{found['save_cpu_s']:.1f}",
+                f"{sum(files) / 1e9 / found['save_s']:.2f}",
+            ]
+            print(f"| {' | '.join(cells)} |", flush=True)
             failed |= max(loading, saving) > args.bound
         if odd := differing(directory, saved):
             print(f"\n{len(odd)} tensors came back differently: {', '.join(odd[:5])}")
