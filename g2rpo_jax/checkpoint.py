@@ -34,7 +34,8 @@ class Checkpoints:
     """The checkpoints of one run; asynchronous, atomic, checked before they are used.
 
     Saving that fails (a full disk) does not raise: it is logged once, counted, and what it left is
-    removed; older checkpoints stay, and the next save tries again.
+    removed; older checkpoints stay, and the next save tries again. Of several processes the first
+    looks for room before all of them write; a write that fails all the same ends the run.
 
     Attributes:
       failures: saves that failed since construction.
@@ -94,6 +95,9 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         self._clean()  # the writes that were under way when one failed may have come after that
+        if jax.process_count() > 1 and not self._room(arrays):
+            self._report(step, "not enough room on the disk")
+            return
         self._saving = step
         try:
             self._manager.save(
@@ -131,8 +135,6 @@ class Checkpoints:
             raise error
         if jax.process_count() > 1:
             raise error  # the other processes would wait for this one's part for ever
-        self.failures += 1
-        self.error = _reason(error)
         # What failed in one thread of the manager is raised again later by another: it goes.
         for _ in range(3):
             with contextlib.suppress(Exception):
@@ -140,6 +142,11 @@ class Checkpoints:
                 break
         self._clean()
         self._manager = self._open()
+        self._report(step, _reason(error))
+
+    def _report(self, step: int, reason: str) -> None:
+        self.failures += 1
+        self.error = reason
         newest = self.latest()
         logging.error(
             "the checkpoint of step %d could not be written to %s (%s). Training goes on; %s",
@@ -276,6 +283,13 @@ class Checkpoints:
         """Waits until everything is on disk."""
         self.wait()
         self._manager.close()
+
+    def _room(self, arrays) -> bool:
+        """Whether the first process sees room for all arrays. Several processes look before they
+        write: one that failed half way would leave the others waiting."""
+        needed = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(arrays))
+        free = shutil.disk_usage(self.directory).free if jax.process_index() == 0 else 0
+        return bool(_from_first_process(int(free > needed)))
 
     def _seal(self) -> None:
         """Called by Orbax's thread, in the first process: all is written, nothing has its name."""

@@ -207,6 +207,24 @@ def test_a_save_that_cannot_even_begin_is_reported_too(tmp_path, caplog, monkeyp
     assert checkpoints.failures == 1 and (tmp_path / "2").is_dir()
 
 
+def test_several_processes_look_for_room_before_they_write(tmp_path, caplog, monkeypatch):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    checkpoints.save(1, numbered(1), {})
+    checkpoints.wait()
+    free = numbered(1)["big"].nbytes  # but not for the small one
+    usage = checkpoint.shutil.disk_usage(tmp_path)._replace(free=free)
+    with monkeypatch.context() as several:
+        several.setattr(checkpoint.jax, "process_count", lambda: 2)
+        several.setattr(checkpoint.shutil, "disk_usage", lambda folder: usage)
+        several.setattr(checkpoint, "_from_first_process", lambda value: value)
+        checkpoints.save(2, numbered(2), {})
+        assert checkpoints.failures == 1 and checkpoints.steps() == [1]
+        assert "step 2 could not be written" in caplog.text and "not enough room" in caplog.text
+        with pytest.raises(OSError, match="gone"):  # the others wait: better to end and resume
+            checkpoints.failed(2, OSError("gone"))
+    checkpoints.close()
+
+
 def test_a_host_fact_that_json_cannot_hold_is_our_mistake(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=2)
     with pytest.raises(TypeError):
