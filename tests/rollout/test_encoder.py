@@ -11,6 +11,7 @@ from g2rpo_jax.data.settings import DataConfig
 from g2rpo_jax.rollout.encoder import Encoder
 from g2rpo_jax.train.measure import padding_numbers
 from tests import tiny
+from tests.parallel.together import together
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,19 @@ def test_a_batch_takes_the_smallest_buckets_and_counts_what_stays_empty(director
     own.packed.clear()
     own.pack(prompts((10, 0)), 1, tiny.CONFIG)
     assert padding_numbers(own.packed) == {"batch/padding_tokens_share": 0.0}
+
+
+def test_processes_pack_into_one_bucket_and_count_together(directory):
+    sizes = [[(11, 0), (7, 4)], [(3, 8)], []]  # the last process has filler alone
+
+    def job(group):
+        config = DataConfig(template="plain", prompt_tokens=(10, 20, 40), patches=(0, 8, 16))
+        own = Encoder(config, Processor(directory), group)
+        rows = own.pack([*prompts(*sizes[group.index]), None], 3, tiny.CONFIG)
+        return rows.tokens_PS.shape, rows.segment_PN.shape, dict(own.packed)
+
+    packed = {"tokens": 21, "patches": 12, "token_slots": 180, "patch_slots": 72}
+    assert together(3, job) == [((3, 20), (3, 8), packed)] * 3
 
 
 def test_what_fits_no_bucket_is_a_bad_row_and_never_resized(directory):

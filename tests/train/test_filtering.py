@@ -1,5 +1,8 @@
 """Filtering looks at raw accuracy, carries its surplus over, and never fails."""
 
+import dataclasses
+import pickle
+
 import numpy as np
 import pytest
 
@@ -8,7 +11,7 @@ from g2rpo_jax.rewards import Score
 from g2rpo_jax.settings import FilterConfig
 from g2rpo_jax.train.feed import Drawn
 from g2rpo_jax.train.filtering import collect, keeps
-from g2rpo_jax.train.rows import Row, stack, stack_part
+from g2rpo_jax.train.rows import Row, assign, stack, stack_part
 
 EXAMPLE = Example("1", "q", (), "8", "math", "math_reasoning", "image", ())
 
@@ -99,3 +102,43 @@ def test_stacking_fills_up_with_zeros():
     rows = [row(GOOD), row([1, 1])]
     assert stack(rows, "mask_GT", 4)[2:].sum() == 0
     np.testing.assert_array_equal(stack_part(rows, "accuracy", 3), [[0, 1], [1, 1], [0, 0]])
+    mixed = stack([None, rows[1], None], "mask_GT", 3, like=rows[0])
+    assert not mixed[[0, 2]].any() and mixed[1].any()
+    assert not stack([None], "mask_GT", 1, like=rows[0]).any()
+
+
+def test_rows_stay_where_they_are_as_far_as_all_processes_get_the_same_number():
+    assert assign([0, 1, 0, 1], 4, 2) == [[0, 2], [1, 3]]
+    assert assign([0, 0, 0, 1], 4, 2) == [[0, 1], [2, 3]]  # the third moves
+    assert assign([1, 1, 1], 6, 2) == [[None] * 3, [0, 1, 2]]
+    assert assign([], 4, 2) == [[None, None]] * 2
+    assert assign([0, 0, 0], 4, 1) == [[0, 1, 2, None]]
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_every_row_is_trained_on_by_one_process(count):
+    rng = np.random.default_rng(count)
+    for _ in range(50):
+        homes = rng.integers(0, count, rng.integers(0, 12 + 1)).tolist()
+        parts = assign(homes, 12, count)
+        assert {len(part) for part in parts} == {12 // count}
+        assert sorted(i for part in parts for i in part if i is not None) == list(range(len(homes)))
+        moved = sum(homes[i] != p for p, part in enumerate(parts) for i in part if i is not None)
+        full = [max(0, homes.count(p) - 12 // count) for p in range(count)]
+        assert moved == sum(full)  # none moves without need
+
+
+def test_a_row_arrives_at_other_processes_as_it_was():
+    original = row([0.125, 1 / 3], born=4, prompt_id=7, length_reward=0.1)
+    padded = dataclasses.replace(
+        original,
+        token_GT=np.where(original.mask_GT, original.token_GT, 99),
+        logp_GT=np.where(original.mask_GT, original.logp_GT, 0),
+    )
+    sent = pickle.loads(pickle.dumps(padded.sent()))
+    assert sent["token_GT"].shape == (2, 2)  # nothing behind the longest response
+    back = Row.received(sent, padded.drawn.elsewhere(), pad=99)
+    for name in ("token_GT", "mask_GT", "logp_GT", "ended_G", "length_reward_G", "reward_G"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(padded, name))
+        assert getattr(back, name).dtype == getattr(padded, name).dtype
+    assert back.scores == padded.scores and back.born == 4 and back.texts == padded.texts
