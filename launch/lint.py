@@ -20,6 +20,7 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "config file: FILE.py:V
 TOKENS = flags.DEFINE_integer("tokens", None, "prompt tokens (default: the smallest bucket)")
 PATCHES = flags.DEFINE_integer("patches", None, "patches (default: the smallest bucket's)")
 BUCKETS = flags.DEFINE_bool("buckets", False, "every bucket of the config")
+PROGRAMS = flags.DEFINE_list("programs", [], "only these, e.g. update,decode (default: all)")
 DEVICES = flags.DEFINE_integer(
     "devices", 0, "virtual devices (default: the product of the mesh's sizes, -1 counting as 1)"
 )
@@ -38,7 +39,8 @@ def main() -> None:
     from g2rpo_jax.parallel.mesh import make
 
     buckets = chosen(config, TOKENS.value, PATCHES.value, BUCKETS.value)
-    sys.exit(0 if run(config, make(config.mesh), buckets, PARTITIONED.value) else 1)
+    mesh, names = make(config.mesh), PROGRAMS.value
+    sys.exit(0 if run(config, mesh, buckets, PARTITIONED.value, names) else 1)
 
 
 if __name__ == "__main__":

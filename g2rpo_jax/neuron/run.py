@@ -40,6 +40,7 @@ def run(
     mesh: Mesh,
     buckets: Sequence[tuple[int, int]],
     compiled: bool,
+    names: Sequence[str] = (),
     say: Callable[[str], None] = print,
 ) -> bool:
     """Lints all programs of a config and prints a table.
@@ -49,9 +50,12 @@ def run(
       mesh: of virtual devices.
       buckets: (prompt tokens, patches).
       compiled: also compile for the mesh, and look at collectives and sizes.
+      names: of programs; none: all.
       say: takes lines.
     Returns:
       Whether nothing was found that the allow-list does not hold.
+    Raises:
+      ValueError: if there is no program of a name.
     """
     shape = config_of(config.model.directory)
     axes = " x ".join(f"{name} {size}" for name, size in mesh.shape.items())
@@ -59,7 +63,7 @@ def run(
     for tokens, patches in buckets:
         say(f"{config.model.directory}, {tokens} prompt tokens, {patches} patches, mesh {axes}")
         say(f"  {'program':16} {'operations':>10} {'kinds':>6} {'errors':>7} {'allowed':>8}")
-        for call in programs.calls(config, shape, mesh, tokens, patches):
+        for call in _named(programs.calls(config, shape, mesh, tokens, patches), names):
             report = lint_call(call, mesh)
             allowed = [f for f in report.findings if f.allowed]
             say(
@@ -103,3 +107,11 @@ def run(
     count = len({str(finding) for finding in errors})
     say(f"\n{count} errors" if count else "\nnothing that Neuron is known to refuse")
     return not errors
+
+
+def _named(calls: list[Call], names: Sequence[str]) -> list[Call]:
+    known = [call.name for call in calls]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"--programs={name}: the run has {', '.join(known)}")
+    return [call for call in calls if not names or call.name in names]

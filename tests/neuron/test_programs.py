@@ -175,11 +175,14 @@ def test_the_shown_table_names_what_is_wrong_and_how_to_write_it(monkeypatch):
     text = "\n".join(lines)
     assert "advantage: sort at g2rpo_jax/ranks.py:" in text and "instead: count comparisons" in text
     assert "allowed (g2rpo_jax/neuron/allowed.py)" in text and ALLOWED[0].reason[:40] in text
-    wanted = ("length_reward",)
     lines.clear()
-    assert run.run(config, mesh, [(48, 64)], compiled=True, say=lines.append)
+    only = ["length_reward"]
+    assert run.run(config, mesh, [(48, 64)], compiled=True, names=only, say=lines.append)
     assert "nothing that Neuron is known to refuse" in lines[-1]
     assert any("no collectives" in line for line in lines)
+    assert not any(line.startswith("  advantage ") for line in lines)
+    with pytest.raises(ValueError, match="--programs=updat: the run has advantage, length_reward"):
+        run.run(config, mesh, [(48, 64)], compiled=False, names=["updat"], say=lines.append)
 
 
 def test_the_documentation_lists_every_exception():
