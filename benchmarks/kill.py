@@ -210,12 +210,16 @@ def arrays(run: Path, step: int) -> dict[str, np.ndarray]:
     import orbax.checkpoint as ocp
     from absl import logging
 
-    logging.set_verbosity(logging.ERROR)  # Orbax expects its own file beside the arrays
     folder = run / "checkpoints" / str(step) / "arrays"
-    with ocp.PyTreeCheckpointer() as reader:
-        tree = reader.metadata(folder).item_metadata.tree
-        args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-        return reader.restore(folder, restore_args=args)
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)  # Orbax expects its own file beside the arrays
+    try:
+        with ocp.PyTreeCheckpointer() as reader:
+            tree = reader.metadata(folder).item_metadata.tree
+            args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+            return reader.restore(folder, restore_args=args)
+    finally:
+        logging.set_verbosity(before)
 
 
 def numbers(run: Path) -> list[dict]:
