@@ -29,6 +29,9 @@ def one_of(field: str, value: str, choices: tuple[str, ...]) -> None:
         )
 
 
+LAYER_MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """The policy: a Hugging Face Qwen3-VL directory.
@@ -40,6 +43,13 @@ class ModelConfig:
       remat: what a layer's backward pass computes again: "none", "products" (all but the products
         with weights), "full".
       logprob_chunk: response tokens of a row whose logits exist at one time.
+      freeze: parameters that are not trained, by path: "vision", "embedding", "layers.*_norm" ...;
+        they get no gradient, no optimiser state and no backward pass of their own.
+      lora_rank: above 0, trains low-rank adapters of the language model's layers and nothing else.
+      lora_alpha: their product is weighted with lora_alpha / lora_rank.
+      lora_targets: the matrices of a layer that get one.
+      rollout_copy: sample from a copy of the weights that is made once a step in the dtype of the
+        activations and divided over tensor alone, instead of gathering them for every token.
     """
 
     directory: str = "models/Qwen3-VL-8B-Instruct"
@@ -47,8 +57,22 @@ class ModelConfig:
     param_dtype: str = "float32"
     remat: str = "full"
     logprob_chunk: int = 256
+    freeze: tuple[str, ...] = ()
+    lora_rank: int = 0
+    lora_alpha: float = 32.0
+    lora_targets: tuple[str, ...] = LAYER_MATRICES
+    rollout_copy: bool = False
 
     def __post_init__(self):
+        at_least("model.lora_rank", self.lora_rank, 0)
+        if not self.lora_alpha > 0:
+            raise ValueError(f"model.lora_alpha={self.lora_alpha} must be above 0")
+        for name in self.lora_targets:
+            one_of("model.lora_targets", name, LAYER_MATRICES)
+        if self.lora_rank and not self.lora_targets:
+            raise ValueError(
+                f"model.lora_rank={self.lora_rank} without model.lora_targets trains nothing"
+            )
         one_of("model.dtype", self.dtype, ("auto", "float32", "bfloat16"))
         one_of("model.param_dtype", self.param_dtype, ("float32", "bfloat16"))
         one_of("model.remat", self.remat, ("none", "products", "full"))
@@ -182,6 +206,8 @@ class OptimConfig:
       warmup_steps: updates of linear warm-up from 0.
       schedule: "constant", "linear" or "cosine" after warm-up, down to lr * final_lr.
       clip_norm: global gradient norm above which the gradient is scaled down.
+      state_dtype: what both moments are kept in: "float32", or "bfloat16" (rounded by chance, right
+        on average: half the memory).
     """
 
     lr: float = 2e-6
@@ -193,11 +219,13 @@ class OptimConfig:
     b2: float = 0.999
     eps: float = 1e-8
     clip_norm: float = 1.0
+    state_dtype: str = "float32"
 
     def __post_init__(self):
         at_least("optim.lr", self.lr, 0.0)
         at_least("optim.warmup_steps", self.warmup_steps, 0)
         at_least("optim.weight_decay", self.weight_decay, 0.0)
+        one_of("optim.state_dtype", self.state_dtype, ("float32", "bfloat16"))
         one_of("optim.schedule", self.schedule, ("constant", "linear", "cosine"))
         if self.clip_norm <= 0:
             raise ValueError(f"optim.clip_norm={self.clip_norm} must be above 0")

@@ -10,7 +10,10 @@ from flax import nnx
 
 from g2rpo_jax import models
 from g2rpo_jax.checkpoint import Checkpoints
+from g2rpo_jax.models import trained
+from g2rpo_jax.models.qwen3_vl import lora
 
+TRAINED = ("freeze", "lora_rank", "lora_alpha", "lora_targets")  # what `trained.split` is told
 SAMPLE_BYTES = 2**16
 
 
@@ -33,7 +36,8 @@ def load(
       step: which checkpoint of a run; 0 is the newest.
       dtype, param_dtype, shardings: as in models.load.
     Returns:
-      the model, and what it is: {"model", "step", "weights"}; `weights` tells other weights apart.
+      the model, adapters merged, and what it is: {"model", "step", "weights"}; `weights` tells
+      other weights apart.
     Raises:
       ValueError: there is neither, or no such checkpoint.
     """
@@ -45,8 +49,11 @@ def load(
         model = models.load(source, dtype, param_dtype=param_dtype, **options)
         files = sorted(source.glob("*.safetensors"))
         return model, {"model": str(source), "step": None, "weights": stamp(files)}
-    directory = directory_of(source)
-    model = models.load(directory, dtype, param_dtype=param_dtype, **options)
+    asked = model_section(source)
+    model = models.load(asked["directory"], dtype, param_dtype=param_dtype, **options)
+    # Only what was trained is in a checkpoint; the rest is as it was.
+    options = {name: asked[name] for name in TRAINED if name in asked}
+    graphdef, params, frozen = trained.split(model, **options)
     checkpoints = Checkpoints(source / "checkpoints", keep=None)
     try:
         steps = checkpoints.steps()
@@ -57,9 +64,12 @@ def load(
                 f"{source} has no checkpoint of step {step}; it has {', '.join(map(str, steps))}"
             )
         step = step or steps[-1]
-        nnx.update(model, checkpoints.restore_part(step, nnx.state(model), "params"))
+        params = checkpoints.restore_part(step, params, "params")
     finally:
         checkpoints.close()
+    model = nnx.merge(graphdef, params, frozen)
+    if options.get("lora_rank"):
+        lora.merge(model)
     return model, {"model": str(source), "step": step, "weights": f"checkpoint {step}"}
 
 
@@ -69,11 +79,18 @@ def directory_of(run: str | Path) -> str:
     Raises:
       ValueError: the run's config.json cannot be read or names none.
     """
+    return model_section(run)["directory"]
+
+
+def model_section(run: str | Path) -> dict:
+    """The `model` section of a run's config.json; errors as those of `directory_of`."""
     path = Path(run) / "config.json"
     try:
-        return json.loads(path.read_text())["model"]["directory"]
+        section = json.loads(path.read_text())["model"]
+        section["directory"]  # there must be one
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} does not tell the run's model.directory ({error!r})") from None
+    return section
 
 
 def export(run: str | Path, directory: str | Path, step: int = 0, dtype: str = "bfloat16") -> int:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from g2rpo_jax.models.products import product
 from g2rpo_jax.parallel.constrain import constrain
 
 
@@ -32,12 +33,7 @@ class TokenStats:
 
 def logits_of(hidden: jax.Array, table_VD: jax.Array) -> jax.Array:
     """Unembedding: hidden [..., D] times table [V, D] -> float32 logits [..., V]."""
-    return jnp.einsum(
-        "...d,vd->...v",
-        hidden,
-        table_VD.astype(hidden.dtype),
-        preferred_element_type=jnp.float32,
-    )
+    return product(hidden, table_VD.astype(hidden.dtype).T).astype(jnp.float32)
 
 
 def token_stats(

@@ -12,6 +12,12 @@ from jax.sharding import Mesh
 
 from g2rpo_jax.parallel import rules
 
+MATRICES = (
+    "_proj",
+    "_lora_a",
+    "_lora_b",
+)  # cast before they are gathered; a layer casts them anyway
+
 
 def over(mesh: Mesh, function: Callable) -> Callable:
     """`function`, to be jitted; what it computes is divided over `mesh` as `constrain` says."""
@@ -72,7 +78,7 @@ def weights(
 
     def gather(name: str, w: jax.Array) -> jax.Array:
         axes = rules.logical_axes(name)
-        w = w.astype(dtype) if name.endswith("_proj") else w
+        w = w.astype(dtype) if name.endswith(MATRICES) else w
         return use(name, w, *[None if name in whole else axis for axis in axes]) if axes else w
 
     return {name: gather(name, w) for name, w in named.items()}

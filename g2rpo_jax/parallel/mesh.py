@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXES = ("data", "fsdp", "tensor")
+VOCAB = ("tensor", "all", "none")  # models.logprobs.SHARDS says how each is laid out
 ROWS = PartitionSpec(("data", "fsdp"))  # every row array: its leading axis over data and fsdp
 
 
@@ -19,13 +20,20 @@ class MeshConfig:
       data: copies of the parameters; rows are divided over them.
       fsdp: parameters, gradients, optimiser state and rows are divided over it.
       tensor: heads, MLP width and vocabulary are divided over it (innermost: nearest devices).
+      vocab: what the unembedding divides its vocabulary over: "tensor" (each device gathers its
+        share of the table over fsdp); "all" (fsdp and tensor: the table stays where it is, the
+        hidden states travel: least memory); "none" (the whole table on each; tensor shares out
+        the tokens).
     """
 
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
+    vocab: str = "tensor"
 
     def __post_init__(self):
+        if self.vocab not in VOCAB:
+            raise ValueError(f"mesh.vocab={self.vocab!r} is none of {', '.join(VOCAB)}")
         sizes = (self.data, self.fsdp, self.tensor)
         if any(s == 0 or s < -1 for s in sizes) or sizes.count(-1) > 1:
             raise ValueError(

@@ -51,6 +51,12 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"(^|\.)router_proj(\.|$)", ("width", None)),
     (r"(^|\.)experts_up_proj(\.|$)", ("experts", "width", None)),
     (r"(^|\.)experts_down_proj(\.|$)", ("experts", None, "width")),
+    (r"(^|\.)([qkv]|gate|up)_proj_lora_a(\.|$)", ("width", None)),
+    (r"(^|\.)o_proj_lora_a(\.|$)", ("heads", None)),
+    (r"(^|\.)down_proj_lora_a(\.|$)", ("mlp", None)),
+    (r"(^|\.)[qkv]_proj_lora_b(\.|$)", (None, "heads")),
+    (r"(^|\.)(gate|up)_proj_lora_b(\.|$)", (None, "mlp")),
+    (r"(^|\.)(o|down)_proj_lora_b(\.|$)", (None, "width")),
     (r"(^|\.)(patch_proj|pos_embed)(\.|$)", (None, "width")),
 )
 
@@ -119,6 +125,18 @@ def _fit(size: int, names: tuple[str, ...], mesh) -> tuple[str, ...]:
 
 def _spec(ways: Sequence[tuple[str, ...]]) -> PartitionSpec:
     return PartitionSpec(*(way if len(way) > 1 else (way[0] if way else None) for way in ways))
+
+
+def copied(tree, mesh: Mesh):
+    """NamedShardings of a copy of parameters that is used as it lies: divided over tensor alone."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: NamedSharding(mesh, _copied(path_name(path), x.shape, mesh)), tree
+    )
+
+
+def _copied(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    axes = logical_axes(path)
+    return used_spec(shape, [None] * (len(shape) - len(axes)) + list(axes), mesh)
 
 
 def sharding_of(mesh: Mesh, path: tuple[str, ...], shape: tuple[int, ...]) -> NamedSharding:

@@ -86,7 +86,7 @@ def decode_chunk(
       including the end token; log-probs are 0 where it is False.
     """
     model = nnx.merge(graphdef, params)
-    table_VD = model.unembedding()
+    table_VD, lookup_VD = model.unembedding(model.dtype), model.lookup_table()
     shards = SHARDS[model.vocab]
 
     def one(state: DecodeState, xs):
@@ -103,7 +103,7 @@ def decode_chunk(
         ends_PG = token_PG == eos[0]
         for other in eos[1:]:
             ends_PG = ends_PG | (token_PG == other)
-        hidden_PGD, cache = model.decode(token_PG, t, state.cache, inputs)
+        hidden_PGD, cache = model.decode(token_PG, t, state.cache, inputs, lookup_VD)
         finished_PG = state.finished_PG | ends_PG | (t + 1 >= state.limit_P)[:, None]
         hidden_PGD, finished_PG = constrain(hidden_PGD, "rows"), constrain(finished_PG, "rows")
         new = DecodeState(hidden_PGD, finished_PG, state.limit_P, cache)

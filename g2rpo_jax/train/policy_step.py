@@ -18,6 +18,7 @@ from g2rpo_jax.models.logprobs import TokenStats, token_stats
 from g2rpo_jax.objectives import ObjectiveConfig
 from g2rpo_jax.parallel import constrain, rules
 from g2rpo_jax.parallel.mesh import replicated, row_sharding
+from g2rpo_jax.train import narrow
 from g2rpo_jax.train.state import TrainState
 
 FINITE = 3.0e38  # NaN and infinity both fail `x < FINITE`; is_finite is not taken everywhere
@@ -184,7 +185,7 @@ def policy_step(
         (_, (sums, gap_max)), grads = grad_of(
             state.params, frozen, graphdef, batch, weight_PGT, None, config
         )
-        grads = constrain.stored(grads)
+        grads = wide(constrain.stored(grads))
     else:
         entropy_sums = None
         if config.entropy_weight:
@@ -200,10 +201,10 @@ def policy_step(
 
         def add(carry, part):
             (_, aux), grads = grad_of(state.params, frozen, graphdef, *part, entropy_sums, config)
-            return jax.tree.map(jnp.add, carry, constrain.stored(grads)), aux
+            return jax.tree.map(jnp.add, carry, wide(constrain.stored(grads))), aux
 
         # Accumulated where the parameters are stored: no device holds a whole gradient.
-        zeros = constrain.stored(jax.tree.map(jnp.zeros_like, state.params))
+        zeros = constrain.stored(wide(jax.tree.map(jnp.zeros_like, state.params)))
         grads, (sums, gap_max) = over_parts(add, zeros, (batch, weight_PGT), config.microbatches)
         sums, gap_max = jax.tree.map(lambda x: jnp.sum(x, axis=0), sums), jnp.max(gap_max)
     norm = optax.tree.norm(grads)
@@ -211,7 +212,7 @@ def policy_step(
     # Zeros in place of a broken gradient keep NaN out of the untaken branch as well.
     safe = jax.tree.map(lambda g: jnp.where(ok, g, jnp.zeros_like(g)), grads)
     updates, opt_state = tx.update(safe, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    params = narrow.apply(state.params, updates, state.update)
     keep = functools.partial(jax.tree.map, lambda new, old: jnp.where(ok, new, old))
     new = TrainState(
         keep(params, state.params),
@@ -221,6 +222,11 @@ def policy_step(
     )
     sums |= {"gradient_norm": norm, "gap_max": gap_max, "skipped": new.skipped}
     return new, sums
+
+
+def wide(tree):
+    """Gradients in float32 at least: they are added up and scaled so, whatever parameters are."""
+    return jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), tree)
 
 
 def compile_step(

@@ -48,6 +48,7 @@ class Programs:
     Attributes:
       update: (TrainState, frozen, StepBatch) -> (TrainState, metric sums).
       score: (params, frozen, inputs, response_PGT) -> logp_PGT.
+      copy: (params, frozen) -> the weights that are sampled from; None without model.rollout_copy.
       engine, greedy: generation for training, and for evaluation (one greedy response).
       advantage: (advantages.Group, estimator state) -> (adv_PG, estimator state).
       length_reward: (length_PG, task_P) -> eq. 9, [P, G].
@@ -115,6 +116,10 @@ class Programs:
         )
         self.engine = build(responses=config.responses, sampling=config.sampling)
         self.greedy = build(responses=1, sampling=SamplingConfig(temperature=0.0))
+        self.copy = self._copied = None
+        if config.model.rollout_copy:
+            dtype = state.compute_dtype(config.model, backend)
+            self.copy = state.compile_copy(mesh, dtype, params, frozen)
         estimator = advantages.ESTIMATORS[config.advantage.name]
         self.advantage = jax.jit(functools.partial(estimator, options=config.advantage))
         bands = shaping.length_bands([config.tasks[t].length for t in self.tasks])
@@ -131,6 +136,9 @@ class Programs:
         rows = meshes.row_sharding(mesh)
         whole = self.whole(self.params, self.frozen)
         weights = placed(whole, rules.shardings(whole, mesh))
+        if self.copy is not None:
+            copied = jax.eval_shape(self.copy, self.params, self.frozen)
+            weights = placed(copied, rules.copied(copied, mesh))
         step_state = placed(self.state, rules.shardings(self.state, mesh))
         frozen = placed(self.frozen, rules.shardings(self.frozen, mesh))
         batch = placed(self.batch(P, tokens, patches), rows)
@@ -140,6 +148,8 @@ class Programs:
             Call("score", self.score, scored),
             Call("update", self.update, (step_state, frozen, batch)),
         ]
+        if self.copy is not None:
+            found.append(Call("copy", self.copy, (step_state.params, frozen)))
         P = config.batch.prompts
         group = advantages.Group(
             reward_PG=_shape((P, G), np.float32),
@@ -173,6 +183,19 @@ class Programs:
             Call(f"{prefix}prefill", engine.prefill, (weights, inputs, limit_P)),
             Call(f"{prefix}decode", engine.decode, (weights, inputs, begun, u_PGc, at)),
         ]
+
+    def weights(self, params, frozen):
+        """Parameters as generation takes them: all; or their copy, made anew for new ones."""
+        if self.copy is None:
+            return self.whole(params, frozen)
+        if self._copied is None or self._copied[0] is not params:
+            self.drop_copy()
+            self._copied = params, self.copy(params, frozen)
+        return self._copied[1]
+
+    def drop_copy(self) -> None:
+        """Frees the copy of the weights: nothing is sampled until they have changed."""
+        self._copied = None
 
     def whole(self, params, frozen):
         """All parameters, as the model was split into one state."""
@@ -220,6 +243,7 @@ def abstract(
         lambda: Qwen3VL(model_config, None, dtype, jnp.dtype(config.model.param_dtype))
     )
     model.embedding_gradient = backend.embedding_gradient
+    model.vocab = config.mesh.vocab
     updates = max(1, config.steps) * config.batch.minibatches
     return Programs(
         config, mesh, backend, *state.split(model, config.model), updates=updates, eos=(0,), pad=0

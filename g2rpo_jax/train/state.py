@@ -7,12 +7,17 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 
+from g2rpo_jax.models import trained
 from g2rpo_jax.parallel import rules
 from g2rpo_jax.platform import Backend
 from g2rpo_jax.settings import ModelConfig, OptimConfig
+from g2rpo_jax.train import narrow
 
-MATRIX = re.compile(r"(_proj|embedding|head|pos_embed)(\.|$)")
+MATRIX = re.compile(r"(_proj|_lora_[ab]|embedding|head|pos_embed)(\.|$)")
+
+CAST = re.compile(r"(_proj|embedding|head)(\.|$)")  # cast where they are used
 
 
 @jax.tree_util.register_dataclass
@@ -62,13 +67,11 @@ def optimizer(config: OptimConfig, updates: int) -> optax.GradientTransformation
 
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(
-            schedule(config, updates),
-            b1=config.b1,
-            b2=config.b2,
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-            mask=matrices,
+        # As optax.adamw, but for the dtype of the moments.
+        optax.chain(
+            narrow.adam(config.b1, config.b2, config.eps, config.state_dtype),
+            optax.add_decayed_weights(config.weight_decay, matrices),
+            optax.scale_by_learning_rate(schedule(config, updates)),
         ),
     )
 
@@ -79,11 +82,34 @@ def create(params, tx: optax.GradientTransformation) -> TrainState:
 
 
 def split(model: nnx.Module, config: ModelConfig):
-    """(graphdef, what is trained, the rest of the parameters): `nnx.merge` joins them again."""
-    graphdef, params = nnx.split(model)
-    return graphdef, params, nnx.State({})
+    """(graphdef, what is trained, the rest of the parameters): `nnx.merge` joins them again.
+
+    The model gets its adapters here.
+    """
+    return trained.split(
+        model,
+        freeze=config.freeze,
+        lora_rank=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_targets=config.lora_targets,
+    )
 
 
 def compute_dtype(config: ModelConfig, backend: Backend) -> str:
     """What activations are computed in."""
     return backend.compute_dtype if config.dtype == "auto" else config.dtype
+
+
+def compile_copy(mesh: Mesh, dtype: str, params, frozen):
+    """(params, frozen) -> one state of all, matrices in `dtype`, divided over tensor alone, jitted.
+
+    A layer casts its matrices to the dtype of its activations anyway: samples are the same.
+    """
+
+    def copy(params, frozen):
+        return jax.tree_util.tree_map_with_path(
+            lambda path, x: x.astype(dtype) if CAST.search(rules.path_name(path)) else x,
+            nnx.merge_state(params, frozen),
+        )
+
+    return jax.jit(copy, out_shardings=rules.copied(jax.eval_shape(copy, params, frozen), mesh))

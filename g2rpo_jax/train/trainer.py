@@ -50,6 +50,7 @@ class Trainer:
             shardings=functools.partial(rules.sharding_of, self.mesh),
         )
         model.embedding_gradient = backend.embedding_gradient
+        model.vocab = config.mesh.vocab
         self.model_config = model.config
         graphdef, params, self.frozen = state.split(model, config.model)
         self.processor = Processor(config.model.directory, **config.data.media_options)

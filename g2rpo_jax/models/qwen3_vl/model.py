@@ -153,7 +153,12 @@ class Qwen3VL(nnx.Module):
         return self._final(_last_token(hidden_PSD, inputs)), cache
 
     def decode(
-        self, token_PG: jax.Array, t: jax.Array, cache: Cache, inputs: RowInputs
+        self,
+        token_PG: jax.Array,
+        t: jax.Array,
+        cache: Cache,
+        inputs: RowInputs,
+        table_VD: jax.Array | None = None,
     ) -> tuple[jax.Array, Cache]:
         """Feeds response token t of every response.
 
@@ -162,13 +167,14 @@ class Qwen3VL(nnx.Module):
           t: scalar int32, 0 <= t < T, the same for all: the place in the cache.
           cache: from `prefill` or the last `decode`; tokens before t must have been fed.
           inputs: the same as in `prefill`.
+          table_VD: from `lookup_table`, which spares every token moving it; or None.
         Returns:
           hidden_PGD: predicts response token t + 1; and the cache with token t in it.
         """
         config = self.config.text
         P, G = token_PG.shape
         n = config.num_hidden_layers
-        x_P1D = self._embed_tokens(token_PG)
+        x_P1D = self._embed_tokens(token_PG, table_VD)
         mask_PS = jnp.asarray(inputs.mask_PS)
         position_P3G = jnp.broadcast_to((inputs.next_position_P + t)[:, None, None], (P, 3, G))
         angles = rope.mrope(config, position_P3G, self._wide)
@@ -176,7 +182,7 @@ class Qwen3VL(nnx.Module):
         def layer(carry, xs):
             x_PGD, own_key, own_value = carry
             w, index, prompt_key, prompt_value = xs
-            w = text.in_use(config, w, self.dtype)
+            w = text.in_use(config, w, self.dtype, self.layers.lora_scale)
             q, k, v = text.queries_keys_values(config, w, x_PGD, angles)
             at = (index, 0, 0, 0)
             own_key = jax.lax.dynamic_update_slice(
@@ -204,15 +210,25 @@ class Qwen3VL(nnx.Module):
         cache = dataclasses.replace(cache, key_nPGKHT=key, value_nPGKTH=value)
         return self._final(x_PGD), cache
 
-    def unembedding(self) -> jax.Array:
-        """The output table [V, D], divided as `vocab` says: the embedding itself when tied."""
+    def unembedding(self, dtype: jnp.dtype | None = None) -> jax.Array:
+        """The output table [V, D], divided as `vocab` says: the embedding itself when tied.
+
+        Args:
+          dtype: cast to it before it travels; None: as it is, so that its gradient is added up in
+            its own.
+        """
         name, table = ("embedding", self.embedding) if self.head is None else ("head", self.head)
-        return constrain.use(name, table[...], SHARDS[self.vocab].vocab)
+        table_VD = table[...] if dtype is None else table[...].astype(dtype)
+        return constrain.use(name, table_VD, SHARDS[self.vocab].vocab)
+
+    def lookup_table(self) -> jax.Array:
+        """The embedding [V, D] as tokens are looked up in it, for many calls of `decode`."""
+        return constrain.constrain(self.embedding[...], None, "lookup_width")
 
     def unembed(self, hidden: jax.Array) -> jax.Array:
         """Logits [..., V] of final hidden states [..., D], float32 (float64 for float64)."""
         flat = hidden.reshape(-1, hidden.shape[-1])
-        table = self.unembedding().astype(self.dtype)
+        table = self.unembedding(self.dtype)
         logits = jnp.einsum("nd,vd->nv", flat, table, preferred_element_type=self._wide)
         return logits.reshape(*hidden.shape[:-1], -1)
 
@@ -257,19 +273,21 @@ class Qwen3VL(nnx.Module):
         def body(x, xs):
             w, pick_K = xs
             x = constrain.constrain(x, "rows")
-            w = text.in_use(self.config.text, w, self.dtype)
+            w = text.in_use(self.config.text, w, self.dtype, self.layers.lora_scale)
             picked = None
             if deepstack_KPSD is not None:
                 picked = (pick_K[:, None, None, None] * deepstack_KPSD).sum(0)
-            x, output = layer(x, w, picked)
-            return text.between_layers(x, remat), output
+            return layer(x, w, picked)
 
         body = lookup(text.REMAT, remat, kind="remat")(body)
-        x = text.between_layers(x, remat)
-        return jax.lax.scan(body, x, (text.stacked(self.layers), jnp.asarray(pick_nK, self.dtype)))
+        return jax.lax.scan(
+            lambda x, xs: body(text.between_layers(x, remat), xs),
+            x,
+            (text.stacked(self.layers), jnp.asarray(pick_nK, self.dtype)),
+        )
 
-    def _embed_tokens(self, tokens: jax.Array) -> jax.Array:
-        table = self.embedding[...]
+    def _embed_tokens(self, tokens: jax.Array, table_VD: jax.Array | None = None) -> jax.Array:
+        table = self.embedding[...] if table_VD is None else table_VD
         return embed(table, tokens, self.embedding_gradient).astype(self.dtype)
 
     def _embed_prompt(self, inputs: RowInputs, remat: str) -> tuple[jax.Array, jax.Array | None]:

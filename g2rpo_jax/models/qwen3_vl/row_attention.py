@@ -14,6 +14,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from g2rpo_jax.models.products import product
+
 HIDDEN = -1e9  # a finite mask: an infinity times zero inside a matrix engine would be NaN
 # Scores that one pass over the keys may hold for one row and head; more are worked through in
 # chunks of queries that the backward pass recomputes. 1024 queries by 1024 keys.
@@ -81,24 +83,18 @@ def attend(
 
 def _attend(q_BLKRH, key_BKHS, value_BKSH, visible_BLS) -> Partial:
     B, L, K, R, H = q_BLKRH.shape
-    wide = jnp.promote_types(q_BLKRH.dtype, jnp.float32)
     # Plain products of [R * L, H] by [H, S] and [R * L, S] by [S, H], in this order of operands:
     # left to einsum, the first became keys by queries, up to ten times slower on a CPU.
     q_BKAH = q_BLKRH.transpose(0, 2, 3, 1, 4).reshape(B, K, R * L, H)
-    score_BKRLS = _product(q_BKAH, key_BKHS, wide).reshape(B, K, R, L, -1)
+    score_BKRLS = product(q_BKAH, key_BKHS).reshape(B, K, R, L, -1)
     score_BKRLS = jnp.where(visible_BLS[:, None, None], score_BKRLS * H**-0.5, HIDDEN)
     # A constant for the gradient: the result does not depend on it.
     peak_BKRL = jax.lax.stop_gradient(score_BKRLS.max(-1))
     weight_BKRLS = jnp.exp(score_BKRLS - peak_BKRL[..., None])
     total_BKRL = weight_BKRLS.sum(-1)
     weight_BKAS = weight_BKRLS.astype(value_BKSH.dtype).reshape(B, K, R * L, -1)
-    sum_BKAH = _product(weight_BKAS, value_BKSH, wide)
+    sum_BKAH = product(weight_BKAS, value_BKSH)
     return Partial(sum_BKAH.reshape(B, K, R, L, H), peak_BKRL, total_BKRL)
-
-
-def _product(a_BKIJ: jax.Array, b_BKJO: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    dims = (((3,), (2,)), ((0, 1), (0, 1)))
-    return jax.lax.dot_general(a_BKIJ, b_BKJO, dims, preferred_element_type=dtype)
 
 
 def merge(a: Partial, b: Partial) -> Partial:

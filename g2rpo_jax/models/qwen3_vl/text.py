@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from g2rpo_jax.models.products import product
 from g2rpo_jax.models.qwen3_vl import rope
 from g2rpo_jax.models.qwen3_vl.config import TextConfig
 from g2rpo_jax.models.qwen3_vl.experts import mixture
@@ -45,6 +46,7 @@ class TextLayers(nnx.Module):
             self.gate_proj = normal(n, D, F)
             self.up_proj = normal(n, D, F)
             self.down_proj = normal(n, F, D)
+        self.lora_scale = 0.0  # adapters are added by `lora.add`
 
 
 def queries_keys_values(
@@ -58,9 +60,11 @@ def queries_keys_values(
     Q, K, H = config.num_attention_heads, config.num_key_value_heads, config.head_dim
     copies = constrain.key_copies(Q, K, constrain.ways("heads"))
     x_PLD = rms_norm(x_PLD, w["input_norm"], config.rms_norm_eps)
-    q_PLQH = linear(x_PLD, w["q_proj"]).reshape(P, L, Q, H)
-    k_PLKH = linear(x_PLD, w["k_proj"]).reshape(P, L, K, H)
-    v_PLKH = linear(x_PLD, w["v_proj"]).reshape(P, L, K, H)
+    q_PLQH = project(w, "q_proj", x_PLD).reshape(P, L, Q, H)
+    k_PLKH = project(w, "k_proj", x_PLD).reshape(P, L, K, H)
+    v_PLKH = project(w, "v_proj", x_PLD).reshape(P, L, K, H)
+    if copies > 1:  # else a head's halves would lie on two devices, and turning it would split them
+        k_PLKH, v_PLKH = (constrain.constrain(a, "rows") for a in (k_PLKH, v_PLKH))
     q_PLQH = rope.rotate(rms_norm(q_PLQH, w["q_norm"], config.rms_norm_eps), angles)
     k_PLKH = rope.rotate(rms_norm(k_PLKH, w["k_norm"], config.rms_norm_eps), angles)
     if copies > 1:
@@ -76,19 +80,28 @@ def after_attention(
     """The rest of the layer: output projection, residual, gated MLP or experts, residual."""
     act = lookup(ACTIVATIONS, config.hidden_act, kind="activation")
     out_PLA = constrain.constrain(out_PLA, "rows", None, "heads")
-    x_PLD = constrain.constrain(x_PLD + linear(out_PLA, w["o_proj"]), "rows")
+    x_PLD = constrain.constrain(x_PLD + project(w, "o_proj", out_PLA), "rows")
     y_PLD = rms_norm(x_PLD, w["post_norm"], config.rms_norm_eps)
     if config.num_experts:
         return constrain.constrain(x_PLD + mixture(config, act, w, y_PLD), "rows")
-    y_PLF = act(linear(y_PLD, w["gate_proj"])) * linear(y_PLD, w["up_proj"])
+    y_PLF = act(project(w, "gate_proj", y_PLD)) * project(w, "up_proj", y_PLD)
     y_PLF = constrain.constrain(y_PLF, "rows", None, "mlp")
-    return constrain.constrain(x_PLD + linear(y_PLF, w["down_proj"]), "rows")
+    return constrain.constrain(x_PLD + project(w, "down_proj", y_PLF), "rows")
 
 
-def in_use(config: TextConfig, w: Weights, dtype: jnp.dtype) -> Weights:
-    """One layer's weights, gathered from where they are stored."""
+def in_use(config: TextConfig, w: Weights, dtype: jnp.dtype, lora_scale: float) -> Weights:
+    """One layer's weights, gathered from where they are stored; adapters with their weight."""
     cut = config.num_key_value_heads % constrain.ways("heads") == 0
-    return constrain.weights(w, dtype, whole=() if cut else ("k_proj", "v_proj"))
+    w = {k: v * lora_scale if k.endswith("_lora_a") else v for k, v in w.items()}
+    return constrain.weights(w, dtype, whole=() if cut else KEYS_AND_VALUES)
+
+
+def project(w: Weights, name: str, x: jax.Array) -> jax.Array:
+    """x times the matrix of this name, and its adapter's share if it has one (`lora`)."""
+    out = linear(x, w[name])
+    if f"{name}_lora_a" not in w:
+        return out
+    return out + linear(linear(x, w[f"{name}_lora_a"]), w[f"{name}_lora_b"])
 
 
 def between_layers(x_PLD: jax.Array, remat: str) -> jax.Array:
@@ -106,7 +119,7 @@ def linear(x: jax.Array, weight_IO: jax.Array, bias_O: jax.Array | None = None) 
     """
     wide = jnp.promote_types(x.dtype, jnp.float32)
     flat = x.reshape(-1, x.shape[-1])
-    out = jax.lax.dot(flat, weight_IO.astype(x.dtype), preferred_element_type=wide)
+    out = product(flat, weight_IO.astype(x.dtype))
     if bias_O is not None:
         out = out + bias_O.astype(wide)[None]
     return out.astype(x.dtype).reshape(*x.shape[:-1], -1)
@@ -162,6 +175,8 @@ def normal_param(rngs: nnx.Rngs | None, std: float, dtype: jnp.dtype, *shape: in
     return nnx.Param(jnp.asarray(draw * np.float32(std), dtype))
 
 
+# Gathered over tensor where its size does not divide the key heads.
+KEYS_AND_VALUES = ("k_proj", "v_proj", "k_proj_lora_b", "v_proj_lora_b")
 ACTIVATIONS = {
     "silu": jax.nn.silu,
     "gelu": functools.partial(jax.nn.gelu, approximate=False),

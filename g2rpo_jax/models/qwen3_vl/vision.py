@@ -141,12 +141,15 @@ class VisionTower(nnx.Module):
             x_PND = _block(config, w, x_PND, angles, inputs.segment_PN)
             if K:
                 taps_KPND = taps_KPND + tap_K[:, None, None, None] * x_PND[None]
-            return (between_layers(x_PND, remat), taps_KPND), x_PND if trace else None
+            return (x_PND, taps_KPND), x_PND if trace else None
 
         body = lookup(REMAT, remat, kind="remat")(body)
         taps_KPND = constrain.constrain(jnp.zeros((K, *x_PND.shape), dtype), None, "rows")
-        carry = (between_layers(x_PND, remat), taps_KPND)
-        (x_PND, taps_KPND), blocks = jax.lax.scan(body, carry, (stacked(self.layers), tap_nK))
+        (x_PND, taps_KPND), blocks = jax.lax.scan(
+            lambda carry, xs: body((between_layers(carry[0], remat), carry[1]), xs),
+            (x_PND, taps_KPND),
+            (stacked(self.layers), tap_nK),
+        )
         x_PND = constrain.constrain(x_PND, "rows")
         merged_PMD = _merge(config, _layer(self.merger, 0), x_PND, norm_first=True)
         if not K:
