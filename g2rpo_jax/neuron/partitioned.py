@@ -1,13 +1,14 @@
 """The second look: a program divided over a mesh, as XLA's partitioner leaves it for the CPU.
 
 It is not Neuron's own copy of the partitioner: a guide, not proof. The CPU's compiler may widen
-bfloat16 to float32, so sizes can be twice what they will be.
+bfloat16 to float32; arrays are sized by the type that they had before it, where that is clear.
 """
 
 import collections
 import dataclasses
 import math
 import re
+from collections.abc import Set
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +88,13 @@ class Partitioned:
         return [finding for finding in self.findings if not finding.warns]
 
 
-def lint(text: str, program: str, devices: int, limits: Limits | None = None) -> Partitioned:
+def lint(
+    text: str,
+    program: str,
+    devices: int,
+    limits: Limits | None = None,
+    shapes: Set[tuple[str, tuple[int, ...]]] = frozenset(),
+) -> Partitioned:
     """Reads a compiled program.
 
     Args:
@@ -95,6 +102,8 @@ def lint(text: str, program: str, devices: int, limits: Limits | None = None) ->
       program: the name that findings bear.
       devices: of the mesh.
       limits: numbers that rules compare with.
+      shapes: types and shapes of the program before it was divided (`walk.Module.shapes`): an array
+        that was bfloat16 there counts as that.
     """
     limits, frames = limits or Limits(), _frames(text)
     collectives: collections.Counter = collections.Counter()
@@ -116,8 +125,12 @@ def lint(text: str, program: str, devices: int, limits: Limits | None = None) ->
         if " = " not in line or fused:
             continue
         for kind, sizes in SHAPE.findall(line.partition(" = ")[2].partition("(%")[0]):
-            size = math.prod(int(n) for n in sizes.split(",") if n) * BYTES.get(kind, 0)
-            largest = max(largest, (size, f"{kind}[{sizes}]"))
+            shape = tuple(int(n) for n in sizes.split(",") if n)
+            size = math.prod(shape) * BYTES.get(kind, 0)
+            if size > largest[0] or size > limits.bytes:
+                kind = _before(kind, shape, shapes, devices)
+                size = math.prod(shape) * BYTES[kind]
+                largest = max(largest, (size, f"{kind}[{sizes}]"))
             if size > limits.bytes:
                 add("large tensor", kind, f"[{sizes}]: {size / 1e9:.1f} GB", _place(line, frames))
         found = LINE.search(line)
@@ -141,6 +154,22 @@ def lint(text: str, program: str, devices: int, limits: Limits | None = None) ->
     return Partitioned(
         program, dict(collectives), frozenset(groups), largest, tuple(counted.values())
     )
+
+
+def _before(kind: str, shape: tuple[int, ...], shapes: Set, devices: int) -> str:
+    """The type that an array had before the CPU's compiler: bf16 where only that could be it."""
+
+    def part_of(whole: tuple[int, ...]) -> bool:
+        """Whether `shape` can be one device's part of an array."""
+        if len(whole) != len(shape):
+            return False
+        parts = [w / s if s else math.inf for w, s in zip(whole, shape, strict=True)]
+        return all(p == int(p) for p in parts if p < math.inf) and math.prod(parts) <= devices
+
+    if kind != "f32":
+        return kind
+    found = {name for name, whole in shapes if name in ("f32", "bf16") and part_of(whole)}
+    return "bf16" if found == {"bf16"} else kind
 
 
 def _groups(line: str, devices: int) -> tuple[tuple[int, ...], ...]:

@@ -10,13 +10,8 @@ from g2rpo_jax.models.qwen3_vl.sizes import config_of
 from g2rpo_jax.neuron import lint, partitioned, programs
 from g2rpo_jax.neuron.allowed import ALLOWED
 from g2rpo_jax.neuron.checks import Limits
+from g2rpo_jax.neuron.walk import Module
 from g2rpo_jax.train.programs import Call
-
-
-def lint_call(call: Call, mesh: Mesh) -> lint.Report:
-    """The lint of one program of a run."""
-    limits = Limits(devices=mesh.size)
-    return lint.lint(lint.lower(call.function, *call.args), call.name, limits)
 
 
 def chosen(
@@ -64,7 +59,8 @@ def run(
         say(f"{config.model.directory}, {tokens} prompt tokens, {patches} patches, mesh {axes}")
         say(f"  {'program':16} {'operations':>10} {'kinds':>6} {'errors':>7} {'allowed':>8}")
         for call in _named(programs.calls(config, shape, mesh, tokens, patches), names):
-            report = lint_call(call, mesh)
+            module = lint.lower(call.function, *call.args)
+            report = lint.lint(module, call.name, Limits(devices=mesh.size))
             allowed = [f for f in report.findings if f.allowed]
             say(
                 f"  {report.program:16} {sum(report.operations.values()):10,} "
@@ -76,7 +72,8 @@ def run(
                 excused.setdefault(finding.allowed, []).append(finding)
             if compiled:
                 text = call.function.trace(*call.args).lower().compile().as_text()
-                found = partitioned.lint(text, call.name, mesh.size)
+                shapes = Module(module).shapes()
+                found = partitioned.lint(text, call.name, mesh.size, shapes=shapes)
                 kinds = ", ".join(f"{n} {k}" for k, n in sorted(found.collectives.items()))
                 say(
                     f"  {'':16} divided: {kinds or 'no collectives'}; {len(found.groups)} replica "

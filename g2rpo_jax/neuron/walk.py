@@ -146,6 +146,10 @@ class Module:
                 self.calls[_symbol(op.attributes["callee"])].append(op)
         self._known: dict[ir.Value, Interval] = {}
 
+    def shapes(self) -> set[tuple[str, tuple[int, ...]]]:
+        """Element type and shape of every array in the program."""
+        return {(element(x.type), shape(x.type)) for op in self.operations for x in op.results}
+
     def place(self, op: ir.Operation) -> Place:
         """The innermost frame of the package behind an operation; failing that, of a caller of the
         function that it stands in (JAX's own jitted functions bear no lines of ours)."""

@@ -52,6 +52,19 @@ def test_arrays_beyond_the_limit_are_found_where_they_lie_in_memory():
     assert names == {"large tensor"}
 
 
+def test_what_the_cpu_widened_counts_as_it_was():
+    line = "x = f32[4,100]{1,0} add(%a, %b)"
+    limits = Limits(bytes=1000)
+    was = {("bf16", (16, 200))}  # a part of 4 x 2 devices'
+    assert rules(line, limits=limits)[0] == {"large tensor"}
+    names, found = rules(line, limits=limits, shapes=was)
+    assert not names and found.largest == (800, "bf16[4,100]")
+    either = {*was, ("f32", (4, 100))}
+    too_many, other = {("bf16", (16, 400))}, {("bf16", (400,))}
+    for shapes in (either, too_many, other):
+        assert rules(line, limits=limits, shapes=shapes)[0] == {"large tensor"}
+
+
 def test_a_permutation_must_be_a_ring():
     line = "p = f32[4]{0} collective-permute(%%a), source_target_pairs={{0,1},{1,2},%s}"
     ring = "{2,3},{3,4},{4,5},{5,6},{6,7},{7,0}"

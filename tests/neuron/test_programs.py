@@ -13,6 +13,7 @@ from g2rpo_jax.config import resolve
 from g2rpo_jax.models.qwen3_vl.sizes import config_of
 from g2rpo_jax.neuron import lint, programs, run
 from g2rpo_jax.neuron.allowed import ALLOWED
+from g2rpo_jax.neuron.checks import Limits
 from g2rpo_jax.parallel.mesh import MeshConfig, make
 from g2rpo_jax.train.programs import abstract
 from tests.test_config import variant
@@ -39,7 +40,8 @@ def reports(directory, calls, **changes):
         made = abstract(config, config_of(directory), mesh, platform.BACKENDS["neuron"])
         found = [c for c in made.calls(tokens, patches) if c.name in calls]
         assert {c.name for c in found} == calls
-    return [run.lint_call(call, mesh) for call in found]
+    limits = Limits(devices=mesh.size)
+    return [lint.check(c.function, *c.args, program=c.name, limits=limits) for c in found]
 
 
 def clean(found):
