@@ -35,6 +35,7 @@ MAY_CHANGE = {
     "model.directory": MOVED,
     "model.remat": CLOSE,
     "model.logprob_chunk": CLOSE,
+    "model.rollout_copy": CLOSE,
     "mesh.*": CLOSE,
     "host_devices": CLOSE,
     "batch.microbatches": CLOSE,
