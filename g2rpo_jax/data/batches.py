@@ -39,11 +39,11 @@ class PromptStream:
     turns over the epochs, all of them once before any comes again. With all shares at 1 this is a
     plain shuffle.
 
-    A draw is named by its prompt_id, its place in the stream. Host h of H takes the places whose
-    remainder by H is h: the hosts' parts are disjoint, and together complete.
+    A draw is named by its prompt_id, its place in the stream. Which process of a run encodes which
+    places is for `train.feed` to say; the stream is one.
 
     Attributes:
-      position: every place of this host before it was taken; the only state.
+      position: every place before it was taken; the only state.
     """
 
     def __init__(
@@ -52,8 +52,6 @@ class PromptStream:
         seed: int = 0,
         shuffle: bool = True,
         shares: Mapping[str, float] | None = None,
-        host: int = 0,
-        hosts: int = 1,
     ) -> None:
         """Start at position 0.
 
@@ -61,20 +59,16 @@ class PromptStream:
           seed: at least 0; gives another order.
           shuffle: False keeps the file's order in every epoch; no shares then.
           shares: by task, at least 0; 1 for tasks that are left out.
-          host, hosts: which part of the stream this is.
         Raises:
-          ValueError: there is nothing to draw, the seed is negative, a share is negative or of a
-            task without rows, or there is no such host.
+          ValueError: there is nothing to draw, the seed is negative, or a share is negative or of
+            a task without rows.
         """
         if not len(rows.usable):
             raise ValueError("no rows to draw prompts from: the data source is empty")
         if seed < 0:
             raise ValueError(f"{seed=} must be at least 0")
-        if not 0 <= host < hosts:
-            raise ValueError(f"{host=} must lie in 0..{hosts - 1} ({hosts=})")
         self.position = 0
         self._rows, self._seed, self._shuffle = rows, seed, shuffle
-        self.host, self.hosts = host, hosts
         self._groups, draws, keys = _layout(rows, shares or {}, shuffle)
         self._ends = np.cumsum(draws)
         self._epochs = _Shuffle(seed, int(self._ends[-1]))
@@ -85,12 +79,12 @@ class PromptStream:
         ]
 
     def __len__(self) -> int:
-        """Draws of one epoch, over all hosts."""
+        """Draws of one epoch."""
         return int(self._ends[-1])
 
     @property
     def fingerprint(self) -> int:
-        """A number that changes with seed, shares and which rows there are, but not by host."""
+        """A number that changes with seed, shares and which rows there are."""
         found = zlib.crc32(np.array([self._seed, *self._ends], np.uint64).tobytes())
         for group in self._groups:
             found = zlib.crc32(np.asarray(group, np.int64).tobytes(), found)
@@ -102,9 +96,8 @@ class PromptStream:
         return self.position // len(self)
 
     def ids(self, count: int) -> list[int]:
-        """The places of this host's next `count` draws."""
-        first = self.position + (self.host - self.position) % self.hosts
-        return list(range(first, first + count * self.hosts, self.hosts))
+        """The places of the next `count` draws."""
+        return list(range(self.position, self.position + count))
 
     def take(self, n: int) -> list[tuple[int, Example]]:
         """The next `n` as (prompt_id, example).

@@ -1,4 +1,4 @@
-"""The order of prompts: epochs, seeds, shares, hosts, resuming."""
+"""The order of prompts: epochs, seeds, shares, resuming."""
 
 import collections
 import pickle
@@ -50,15 +50,14 @@ def stream_of(tasks, shares, seed=0, **kwargs):
     seed=st.integers(0, 2**63),
     taken=st.lists(st.integers(0, 11), max_size=6),
     more=st.integers(0, 30),
-    hosts=st.integers(1, 3),
 )
-def test_seeking_equals_going_on(tasks, shares, seed, taken, more, hosts):
-    streams = [stream_of(tasks, shares, seed, host=hosts - 1, hosts=hosts) for _ in range(2)]
+def test_seeking_equals_going_on(tasks, shares, seed, taken, more):
+    streams = [stream_of(tasks, shares, seed) for _ in range(2)]
     if streams[0] is None:
         return
     stream, resumed = streams
     ids = [draw[0] for n in taken for draw in stream.take(n)]
-    assert ids == list(range(hosts - 1, hosts * sum(taken), hosts))
+    assert ids == list(range(sum(taken)))
     resumed.seek(stream.position)
     sent = pickle.loads(pickle.dumps(stream))
     following = stream.take(more)
@@ -114,24 +113,6 @@ def test_tasks_are_mixed_over_the_epoch_not_one_after_another():
     # 600 of 1,300 draws are a's: in each of ten parts about 60 of 130, within five deviations.
     parts = kinds.reshape(10, 130).sum(1)
     assert abs(parts - 60).max() < 5 * (130 * 0.46 * 0.54) ** 0.5
-
-
-@given(tasks=TASKS, shares=SHARES, hosts=st.integers(1, 4), count=st.integers(1, 9))
-def test_hosts_share_the_stream_without_gap_or_overlap(tasks, shares, hosts, count):
-    whole = stream_of(tasks, shares)
-    if whole is None:
-        return
-    parts = [stream_of(tasks, shares, host=host, hosts=hosts).take(count) for host in range(hosts)]
-    assert sorted(draw for part in parts for draw in part) == whole.take(count * hosts)
-
-
-def test_other_numbers_of_hosts_go_on_where_one_stopped():
-    stream = PromptStream(plain(10), host=1, hosts=4)
-    assert [prompt_id for prompt_id, _ in stream.take(3)] == [1, 5, 9]
-    assert stream.position == 10
-    two = PromptStream(plain(10), host=1, hosts=2)
-    two.seek(stream.position)
-    assert [prompt_id for prompt_id, _ in two.take(2)] == [11, 13]
 
 
 def test_draws_are_numbered_through_and_cut_anywhere_alike():
@@ -198,7 +179,7 @@ def test_the_fingerprint_names_the_order():
     def of(tasks="ab" * 5, seed=0, **options):
         return PromptStream(Rows(tasks), seed, **options).fingerprint
 
-    assert of() == of(shares={"a": 1}) == of(host=1, hosts=2)
+    assert of() == of(shares={"a": 1})
     others = [of("ab" * 6), of(["a", ""] * 5), of(seed=1), of(seed=2**63), of(shares={"a": 2})]
     assert len({of(), *others}) == 6
 
