@@ -161,7 +161,6 @@ def test_rows_known_to_be_bad_are_never_drawn():
         ("ab", {"shares": {"a": 0, "b": 0}}, "all tasks are 0"),
         (["chart", "ocr"], {"shares": {"charts": 2}}, "did you mean 'chart'"),
         ("ab", {"shares": {"a": 2}, "shuffle": False}, "need a shuffled stream"),
-        ("ab", {"host": 2, "hosts": 2}, "host=2 must lie in 0..1"),
     ],
 )
 def test_what_cannot_be_drawn_is_an_error(tasks, options, message):
