@@ -1,26 +1,25 @@
 """From compiled programs to a step of a run: memory while each runs, seconds, days.
 
-Seconds are a roofline: the slowest of products at peak, memory traffic at peak, links at peak,
-divided by the share of it that such machines reach. Nothing of the host is in it (rewards, data).
+Seconds are a roofline: the slowest of products, memory traffic and links, each at a share of its
+peak that such machines reach. Nothing of the host is in it (rewards, data).
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import jax
 from jax.sharding import Mesh
 
 from g2rpo_jax.config import RunConfig
 from g2rpo_jax.models.qwen3_vl import Qwen3VLConfig
-from g2rpo_jax.parallel import rules
 from g2rpo_jax.plan.collectives import Collective
-from g2rpo_jax.plan.hardware import Device
-from g2rpo_jax.plan.program import Program, compile_call, device_bytes
+from g2rpo_jax.plan.hardware import Device, Share
+from g2rpo_jax.plan.program import Program, argument_bytes, compile_call, device_bytes
 from g2rpo_jax.platform import BACKENDS, Backend
 from g2rpo_jax.train import programs
 from g2rpo_jax.train.state import compute_dtype
 
-GENERATION = ("prefill", "decode")
+GENERATION = ("copy", "prefill", "decode")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,16 +50,21 @@ class Phase:
         """Bytes on a device while it runs."""
         return sum(self.bytes.values())
 
-    @property
-    def roofline_s(self) -> float:
-        """Seconds of all its calls in a step, if the slowest resource were used to the full."""
-        return self.calls * max(self.compute_s, self.memory_s, self.link_s)
+    def seconds(self, share: Share) -> float:
+        """Of all its calls in a step, the slowest resource in use at its share of the peak."""
+        return self.calls * max(self._spent(share).values())
 
-    @property
-    def bound(self) -> str:
+    def bound(self, share: Share) -> str:
         """The slowest resource."""
-        spent = {"products": self.compute_s, "memory": self.memory_s, "links": self.link_s}
+        spent = self._spent(share)
         return max(spent, key=spent.get)
+
+    def _spent(self, share: Share) -> dict[str, float]:
+        return {
+            "products": self.compute_s / share.products,
+            "memory": self.memory_s / share.traffic,
+            "links": self.link_s / share.traffic,
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,26 +102,21 @@ class Plan:
         """Whether every phase leaves the device's reserve free."""
         return all(phase.total <= self.device.usable_bytes for phase in self.phases)
 
-    @property
-    def roofline_s(self) -> float:
-        """Seconds of a step at the roofline."""
-        return sum(phase.roofline_s for phase in self.phases)
-
     def phase(self, name: str) -> Phase:
         """By name."""
         return next(phase for phase in self.phases if phase.name == name)
 
-    def seconds(self, share: float) -> float:
-        """Seconds of a step at a share of the roofline."""
-        return self.roofline_s / share
+    def seconds(self, share: Share) -> float:
+        """Seconds of a step."""
+        return sum(phase.seconds(share) for phase in self.phases)
 
-    def tokens_s(self, share: float) -> float:
+    def tokens_s(self, share: Share) -> float:
         """Response tokens generated in a second of generation."""
         batch = self.config.batch
-        spent = sum(p.roofline_s for p in self.phases if p.name in GENERATION) / share
+        spent = sum(p.seconds(share) for p in self.phases if p.name in GENERATION)
         return batch.rollout_prompts * self.config.responses * self.response_tokens / spent
 
-    def days(self, rows: int, share: float) -> float:
+    def days(self, rows: int, share: Share) -> float:
         """Days for the config's epochs over a number of rows."""
         steps = self.config.epochs * rows / self.config.batch.prompts
         return steps * self.seconds(share) / 86400
@@ -131,7 +130,7 @@ def build(
     bucket: Bucket,
     *,
     response_tokens: int | None = None,
-    known: Mapping[str, Program] | None = None,
+    known: dict[str, Program] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Plan:
     """Compiles the programs of a step (seconds to minutes) and puts the plan together.
@@ -141,36 +140,20 @@ def build(
       mesh: of as many virtual CPU devices as the run will have.
       bucket: one of the config's, or any other.
       response_tokens: how far decoding runs; None: to `max_tokens`.
-      known: programs, by name, that need not be compiled again.
+      known: programs that need not be compiled again; new ones are added.
       say: takes a line about every program.
     Raises:
       ValueError: rows do not divide over the mesh.
     """
-    backend = stand_in(config, device)
-    if backend.compute_dtype != "float32":
-        # 16 bits under another name; see `stand_in`.
-        config_here = _with_dtype(config, "auto")
-    else:
-        config_here = config
-    made = programs.abstract(config_here, shape, mesh, backend)
-    calls = {call.name: call for call in made.calls(bucket.tokens, bucket.patches)}
+    made, calls = _made(config, shape, device, mesh, bucket)
     length = config.max_tokens if response_tokens is None else response_tokens
     counts = calls_of_step(config, length)
     found = []
     state, frozen = calls["update"].args[:2]
-    resident = {
-        "parameters": device_bytes(state.params) + device_bytes(frozen),
-        "optimiser": device_bytes(state.opt_state),
-    }
-    if config.objective.kl_coefficient:
-        resident["reference"] = device_bytes(state.params)
     for name, times in counts.items():
-        program = (known or {}).get(name)
-        if program is None:
-            say(f"  compiling {name} ...")
-            program = compile_call(calls[name], mesh)
-            say(f"  {name}: {program.seconds:.0f} s")
-        found.append(_phase(program, times, resident, calls[name], made, device, mesh))
+        program = _compiled(calls[name], mesh, {} if known is None else known, say)
+        held = _arguments(calls[name], calls["update"], made)
+        found.append(_phase(program, times, held, config, device, dict(mesh.shape)))
     count = sum(x.size for x in jax.tree.leaves((state.params, frozen)))
     return Plan(config, shape, device, dict(mesh.shape), bucket, length, count, tuple(found))
 
@@ -193,6 +176,7 @@ def calls_of_step(config: RunConfig, response_tokens: int) -> dict[str, float]:
     scored = batch.minibatches * (batch.minibatches > 1)
     scored += batch.minibatches * bool(config.objective.kl_coefficient)
     counts = {
+        "copy": float(config.model.rollout_copy),
         "prefill": rounds,
         "decode": rounds * -(-response_tokens // config.decode_chunk),
         "score": float(scored),
@@ -201,27 +185,65 @@ def calls_of_step(config: RunConfig, response_tokens: int) -> dict[str, float]:
     return {name: count for name, count in counts.items() if count}
 
 
-def _phase(program, times, resident, call, made, device: Device, mesh: Mesh) -> Phase:
-    held = dict(resident)
-    arguments = dict(program.arguments)
-    given = arguments.pop("parameters", 0)
-    arguments.pop("optimiser", 0)
-    if program.name in GENERATION and _is_copy(call.args[0], made, mesh):
-        held["rollout copy"] = given
-    held |= {k: v for k, v in arguments.items() if v >= 2**20}
-    held["results"], held["temporaries"] = program.results, program.temporaries
+def _compiled(call: programs.Call, mesh: Mesh, known: dict[str, Program], say) -> Program:
+    key = f"{call.name}: {call.trace().lower().as_text()}"
+    if key not in known:
+        say(f"  compiling {call.name} ...")
+        known[key] = compile_call(call, mesh)
+        say(f"  {call.name}: {known[key].seconds:.0f} s")
+    return known[key]
+
+
+def arguments(
+    config: RunConfig, shape: Qwen3VLConfig, device: Device, mesh: Mesh, bucket: Bucket
+) -> dict[str, dict[str, int]]:
+    """Bytes on a device by program and kind, exactly, of all but results and temporaries.
+
+    Nothing is compiled (a second or two). "gradient": what gradients are added up in.
+    """
+    made, calls = _made(config, shape, device, mesh, bucket)
+    update = calls["update"]
+    found = {name: _arguments(calls[name], update, made) for name in calls_of_step(config, 1)}
+    found["gradient"] = {"gradient": device_bytes(update.args[0].params)}
+    return found
+
+
+def _made(config: RunConfig, shape, device: Device, mesh: Mesh, bucket: Bucket):
+    """The run's programs, and their calls by name."""
+    backend = stand_in(config, device)
+    if backend.compute_dtype != "float32":  # 16 bits under another name
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype="auto"))
+    made = programs.abstract(config, shape, mesh, backend)
+    return made, {call.name: call for call in made.calls(bucket.tokens, bucket.patches)}
+
+
+def _arguments(call: programs.Call, update: programs.Call, made) -> dict[str, int]:
+    """What a device holds while a program runs, but for results and temporaries."""
+    state, frozen = update.args[:2]
+    held = {
+        "parameters": device_bytes(state.params) + device_bytes(frozen),
+        "optimiser": device_bytes(state.opt_state),
+    }
+    if made.config.objective.kl_coefficient:
+        held["reference"] = device_bytes(state.params)
+    given = argument_bytes(call.args)
+    if call.name in ("prefill", "decode") and made.copy is not None:
+        held["rollout copy"] = given["parameters"]
+    state_kinds = ("parameters", "optimiser")
+    return held | {k: v for k, v in given.items() if k not in state_kinds and v >= 2**20}
+
+
+def _phase(program, times, held, config: RunConfig, device: Device, mesh: dict[str, int]) -> Phase:
     moved = program.work.bytes
     if program.name == "update":
-        moved += _state_traffic(resident, made.config.batch.microbatches)
+        moved += _state_traffic(held, config.batch.microbatches)
     return Phase(
         program=program,
         calls=times,
-        bytes=held,
+        bytes=held | {"results": program.results, "temporaries": program.temporaries},
         compute_s=_compute_s(program, device),
         memory_s=moved / device.memory_bytes_s,
-        link_s=sum(
-            c.wire_bytes / link_speed(c, device, dict(mesh.shape)) for c in program.collectives
-        ),
+        link_s=sum(c.wire_bytes / link_speed(c, device, mesh) for c in program.collectives),
     )
 
 
@@ -233,11 +255,11 @@ def _compute_s(program: Program, device: Device) -> float:
     return program.work.flops * slowness
 
 
-def _state_traffic(resident: dict[str, int], microbatches: int) -> int:
+def _state_traffic(held: dict[str, int], microbatches: int) -> int:
     """Bytes that gradients and optimiser move: each part's gradient is read, and added to a sum
     that is read and written; then parameters and moments are read and written."""
-    parameters = resident["parameters"]
-    return 3 * parameters * microbatches + parameters + 2 * (parameters + resident["optimiser"])
+    parameters = held["parameters"]
+    return 3 * parameters * microbatches + parameters + 2 * (parameters + held["optimiser"])
 
 
 def link_speed(collective: Collective, device: Device, mesh: dict[str, int]) -> float:
@@ -248,15 +270,3 @@ def link_speed(collective: Collective, device: Device, mesh: dict[str, int]) -> 
             last += (size - 1) * stride
         stride *= size
     return device.link_bytes_s if last < device.node else device.network_bytes_s
-
-
-def _is_copy(weights, made, mesh: Mesh) -> bool:
-    """Whether generation has weights of its own beside those that are trained."""
-    whole = made.whole(made.params, made.frozen)
-    stored = programs.placed(whole, rules.shardings(whole, mesh))
-    pairs = zip(jax.tree.leaves(weights), jax.tree.leaves(stored), strict=True)
-    return any((a.dtype, a.sharding) != (b.dtype, b.sharding) for a, b in pairs)
-
-
-def _with_dtype(config: RunConfig, dtype: str) -> RunConfig:
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, dtype=dtype))

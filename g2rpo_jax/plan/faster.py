@@ -7,15 +7,32 @@ GIB = 2**30
 
 def options(plan: Plan) -> list[tuple[str, str]]:
     """(change, what it gives) for a plan, in words with numbers."""
-    found = [_generate_more(plan), _look(plan), _remat(plan)]
+    found = [_rollout_copy(plan), _generate_more(plan), _look(plan), _remat(plan)]
     return [option for option in found if option]
+
+
+def _rollout_copy(plan: Plan) -> tuple[str, str] | None:
+    """A copy of the weights to sample from, instead of gathering them for every token."""
+    if plan.config.model.rollout_copy or plan.mesh["fsdp"] == 1:
+        return None
+    decode, likely = plan.phase("decode"), plan.device.shares[0]
+    gathered = sum(c.bytes for c in decode.program.collectives if c.axes == ("fsdp",))
+    width = 4 if plan.compute_dtype == "float32" else 2
+    held = width * plan.parameters // plan.mesh["tensor"]
+    verdict = "fits" if decode.total + held <= plan.device.usable_bytes else "does not fit"
+    return (
+        "`--config.model.rollout_copy=True`",
+        f"decode need not gather {gathered / 1e9:,.0f} GB a chunk over fsdp (its links: "
+        f"{decode.calls * decode.link_s / likely.traffic:,.0f} s likely); "
+        f"{(decode.total + held) / GIB:.1f} GiB in decode: {verdict}",
+    )
 
 
 def _generate_more(plan: Plan) -> tuple[str, str] | None:
     """Twice the prompts in one call: weights are read half as often, caches stay what they are."""
     batch, decode = plan.config.batch, plan.phase("decode")
     size = batch.generate_prompts or batch.rollout_prompts
-    if size * 2 > batch.rollout_prompts or decode.bound == "products":
+    if size * 2 > batch.rollout_prompts or decode.bound(plan.device.shares[0]) == "products":
         return None
     held = decode.bytes
     grown = held["temporaries"] + held.get("cache", 0) + held["results"] + held.get("rows", 0)

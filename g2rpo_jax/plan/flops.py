@@ -8,10 +8,10 @@ peak is about it.
 import math
 from collections import Counter
 
-import jax
+from jax.extend.core import ClosedJaxpr, Jaxpr
 
 
-def product_flops(jaxpr: jax.extend.core.ClosedJaxpr) -> Counter[str]:
+def product_flops(jaxpr: ClosedJaxpr) -> Counter[str]:
     """Two for each multiply-add of every product, by the operands' type ("float32", ...).
 
     Args:
@@ -49,9 +49,9 @@ def _inner(params):
     """Jaxprs among an equation's parameters. A custom rule's own functions are no jaxprs yet."""
     for value in params.values():
         for part in value if isinstance(value, tuple | list) else (value,):
-            if isinstance(part, jax.extend.core.ClosedJaxpr):
+            if isinstance(part, ClosedJaxpr):
                 yield part.jaxpr
-            elif isinstance(part, jax.extend.core.Jaxpr):
+            elif isinstance(part, Jaxpr):
                 yield part
 
 

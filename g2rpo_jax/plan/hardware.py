@@ -1,12 +1,31 @@
 """The numbers of machines that a plan is worked out with, and where they come from.
 
-Peaks are the makers' own; `shares` says how much of the roofline a run may hope for. Change them
-here; docs/plan.md lists the same numbers with their sources.
+Peaks are the makers' own; `shares` says how much of them a run may hope for. Change them here;
+docs/plan.md lists the same numbers with their sources.
 """
 
 import dataclasses
 import os
 import time
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """What part of its peaks a machine reaches.
+
+    Attributes:
+      name: "likely" or "hopeful".
+      products: of operations a second; published trainings are the guide.
+      traffic: of bytes a second, from memory and over links; our assumption.
+    """
+
+    name: str
+    products: float
+    traffic: float
+
+
+def _shares(likely: float, hopeful: float) -> tuple[Share, Share]:
+    return Share("likely", likely, 0.5), Share("hopeful", hopeful, 0.8)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +42,7 @@ class Device:
       memory_bytes_s: bytes a second from its memory.
       link_bytes_s: bytes a second that a device sends within the node.
       network_bytes_s: the same across nodes, all devices of a node sending at once.
-      shares: likely and hopeful share of the roofline.
+      shares: likely and hopeful.
       sources: of these numbers.
     """
 
@@ -36,7 +55,7 @@ class Device:
     memory_bytes_s: float
     link_bytes_s: float
     network_bytes_s: float
-    shares: tuple[float, float]
+    shares: tuple[Share, Share]
     sources: str
 
     @property
@@ -74,7 +93,7 @@ def cpu(devices: int) -> Device:
         memory_bytes_s=copied / devices,
         link_bytes_s=copied / devices,
         network_bytes_s=copied / devices,
-        shares=(0.3, 0.5),
+        shares=_shares(0.3, 0.5),
         sources="measured when the plan was made: a product of 1536 x 1536 float32, a copy of "
         "256 MiB",
     )
@@ -101,7 +120,7 @@ DEVICES = {
         memory_bytes_s=410e9,
         link_bytes_s=192e9,
         network_bytes_s=100e9 / 32,
-        shares=(0.2, 0.4),
+        shares=_shares(0.2, 0.4),
         sources="AWS Neuron docs, Trn1 and NeuronCore-v2 architecture: 190 TFLOP/s bf16, 47.5 f32, "
         "820 GB/s, 384 GB/s NeuronLink a chip of 2 cores; EFA 800 Gbit/s a node",
     ),
@@ -115,7 +134,7 @@ DEVICES = {
         memory_bytes_s=720e9,
         link_bytes_s=256e9,
         network_bytes_s=400e9 / 64,
-        shares=(0.2, 0.4),
+        shares=_shares(0.2, 0.4),
         sources="AWS Neuron docs, Trn2 and NeuronCore-v3 architecture: 79 TFLOP/s bf16 a physical "
         "core, 181 f32, 2.9 TB/s, 1,024 GB/s NeuronLink a chip of 4 logical cores; EFA 3,200 "
         "Gbit/s a node",
@@ -130,7 +149,7 @@ DEVICES = {
         memory_bytes_s=819e9,
         link_bytes_s=200e9,
         network_bytes_s=200e9 / 8 / 8,
-        shares=(0.3, 0.5),
+        shares=_shares(0.3, 0.5),
         sources="Google Cloud, TPU v5e: 197 TFLOP/s bf16, 16 GB, 819 GB/s, 400 GB/s of links in "
         "both directions, 2 x 100 Gbit/s a host of 8 chips; float32 products take six passes of "
         "bf16",
@@ -145,7 +164,7 @@ DEVICES = {
         memory_bytes_s=2765e9,
         link_bytes_s=600e9,
         network_bytes_s=50e9 / 8,
-        shares=(0.3, 0.5),
+        shares=_shares(0.3, 0.5),
         sources="Google Cloud, TPU v5p: 459 TFLOP/s bf16, 95 GiB, 2,765 GB/s, 1,200 GB/s of links "
         "in both directions, 50 Gbit/s of network a chip; float32 products take six passes of bf16",
     ),
@@ -159,7 +178,7 @@ DEVICES = {
         memory_bytes_s=3350e9,
         link_bytes_s=450e9,
         network_bytes_s=50e9,
-        shares=(0.3, 0.5),
+        shares=_shares(0.3, 0.5),
         sources="NVIDIA H100 datasheet, dense: 989 TFLOP/s bf16, 494 TF32 (what JAX uses for "
         "float32 products), 3.35 TB/s, NVLink 900 GB/s in both directions; network 400 Gbit/s a "
         "GPU, as in DGX H100; 81,559 MiB as the driver shows it",

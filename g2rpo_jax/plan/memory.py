@@ -30,12 +30,14 @@ class Value:
     Attributes:
       bytes: as a machine with 16-bit matrix units would hold it.
       where: the instruction that makes it.
+      shape: of the largest array in it, as compiled.
       source: the operation of the program that asked for it.
       start, end: instants of its life.
     """
 
     bytes: int
     where: str
+    shape: str
     source: str
     start: int
     end: int
@@ -187,6 +189,7 @@ class _Liveness:
         starts: dict[Leaf, int] = {}
         size: dict[Leaf, int] = collections.defaultdict(int)
         maker: dict[Leaf, Instruction] = {}
+        shape: dict[Leaf, str] = {}
         narrow = _Narrow(self.module)
         for leaf, i, computation, instant in self.made:
             root = self._find(leaf)
@@ -198,6 +201,7 @@ class _Liveness:
                 counted //= 2
             if counted > size[root] or root not in maker:
                 maker[root] = i
+                shape[root] = f"{array.dtype}[{','.join(map(str, array.dims))}]"
             size[root] = max(size[root], counted)
             starts[root] = min(starts.get(root, instant), instant)
             ends[root] = max(ends[root], instant)
@@ -209,11 +213,11 @@ class _Liveness:
                 dies = ends[old] == instant and old in starts and old != root
                 if dies and old not in taken and size[old] == size[root]:
                     # An elementwise operation may write where its operand stood.
-                    ends[old] -= 1
+                    ends[old] = max(starts[old], ends[old] - 1)
                     taken.add(old)
                     break
         return [
-            Value(size[r], maker[r].name, _source(maker[r]), starts[r], max(starts[r], ends[r]))
+            Value(size[r], maker[r].name, shape[r], _source(maker[r]), starts[r], ends[r])
             for r in starts
         ]
 

@@ -29,7 +29,7 @@ def markdown(
       command: that made it. name: of the config.
       advice: what was changed until it fitted, if it did not.
       faster: (change, what it gives), already worked out.
-      smaller: the plan of the largest bucket that fits as things are.
+      smaller: the plan of the largest bucket that fits by harmless changes.
       padding: of a data set, or why it is not known.
       rows: of the data set, for days.
     """
@@ -143,9 +143,9 @@ def _memory(plan: Plan) -> str:
     rows = [
         (
             p.name,
-            *(f"{p.bytes.get(k, 0) / GIB:.2f}" for k in kinds),
-            f"**{p.total / GIB:.2f}**",
-            f"{p.program.xla_temporaries / GIB:.2f}",
+            *(_gib(p.bytes[k]) if k in p.bytes else "-" for k in kinds),
+            f"**{_gib(p.total)}**",
+            _gib(p.program.xla_temporaries),
         )
         for p in plan.phases
     ]
@@ -156,7 +156,7 @@ def _verdict(plan: Plan) -> str:
     device = plan.device
     worst = max(plan.phases, key=lambda p: p.total)
     room = f"{device.usable_bytes / GIB:.1f} of {device.memory_gib:g} GiB"
-    held = f"{worst.total / GIB:.1f} GiB in `{worst.name}`"
+    held = f"{_gib(worst.total)} GiB in `{worst.name}`"
     free = f"{device.reserve:.0%} are left free"
     if plan.fits:
         return f"**It fits**: {held} at most; {room} may be used ({free})."
@@ -168,9 +168,19 @@ def _peaks(plan: Plan, most: int = 4) -> str:
     for phase in plan.phases:
         for value in phase.program.peak[:most]:
             if value.bytes >= 2**20:
-                source = value.source.removeprefix("jit(").replace("closed_call/", "")
-                rows.append((phase.name, f"{value.bytes / GIB:.2f}", f"`{source[-90:]}`"))
-    return _table(("program", "GiB", "made by"), rows)
+                source = value.source.replace("closed_call/", "").replace("rematted_", "")
+                shown = f"`{source[-80:]}`" if source else f"({value.where})"
+                rows.append((phase.name, _gib(value.bytes), value.shape, shown))
+    return _table(("program", "GiB", "as compiled", "made by"), rows)
+
+
+def _shown(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _gib(count: float) -> str:
+    """Three figures at least: small plans are read as well."""
+    return f"{count / GIB:.2f}" if count >= 0.1 * GIB else f"{count / GIB:.4f}"
 
 
 def _work(plan: Plan) -> str:
@@ -185,10 +195,10 @@ def _work(plan: Plan) -> str:
             (
                 p.name,
                 f"{p.calls:g}",
-                f"{peta:,.1f}",
+                f"{peta:,.1f}" if peta >= 1 else f"{peta:.2g}",
                 f"{wide:.0%}",
                 f"{done:.2f}",
-                f"{p.calls * p.program.work.bytes / 1e12:,.2f}",
+                f"{p.calls * p.program.work.bytes / 1e12:,.3g}",
             )
         )
     return _table((*head, "TB a device moves for products"), rows)
@@ -206,23 +216,27 @@ def _collectives(plan: Plan) -> str:
 
 def _time(plan: Plan) -> str:
     likely, hopeful = plan.device.shares
-    head = ("program", "products s", "memory s", "links s", "bound by", "roofline s")
-    head += (f"at {likely:g} s", f"at {hopeful:g} s", "share")
+    head = ("program", "products s", "memory s", "links s", "likely s", "bound by")
+    head += ("share of the step", "hopeful s")
     rows = [
         (
             p.name,
             *(f"{p.calls * s:,.1f}" for s in (p.compute_s, p.memory_s, p.link_s)),
-            p.bound,
-            f"{p.roofline_s:,.1f}",
-            f"{p.roofline_s / likely:,.0f}",
-            f"{p.roofline_s / hopeful:,.0f}",
-            f"{p.roofline_s / plan.roofline_s:.0%}",
+            f"{p.seconds(likely):,.0f}",
+            p.bound(likely),
+            f"{p.seconds(likely) / plan.seconds(likely):.0%}",
+            f"{p.seconds(hopeful):,.0f}",
         )
         for p in plan.phases
     ]
-    total = ("**step**", "", "", "", "", f"**{plan.roofline_s:,.1f}**")
-    total += tuple(f"**{plan.seconds(share):,.0f}**" for share in (likely, hopeful)) + ("",)
-    return _table(head, [*rows, total])
+    total = ("**step**", "", "", "", f"**{plan.seconds(likely):,.0f}**", "", "")
+    said = (
+        f"Seconds of all calls at the peaks of products, memory and links; then the slowest of the "
+        f"three with products at {likely.products:g} and traffic at {likely.traffic:g} of their "
+        f"peaks (likely), or {hopeful.products:g} and {hopeful.traffic:g} (hopeful)."
+    )
+    table = _table(head, [*rows, (*total, f"**{plan.seconds(hopeful):,.0f}**")])
+    return f"{said}\n\n{table}"
 
 
 def _speed(plan: Plan, rows: int | None) -> str:
@@ -230,8 +244,8 @@ def _speed(plan: Plan, rows: int | None) -> str:
     lines = [
         f"- generation: {plan.tokens_s(likely):,.0f} to {plan.tokens_s(hopeful):,.0f} response "
         "tokens a second",
-        f"- a step: {plan.seconds(likely):,.0f} s likely, {plan.seconds(hopeful):,.0f} s hopeful "
-        f"({likely:g} and {hopeful:g} of the roofline), with one round of generation",
+        f"- a step: {plan.seconds(likely):,.0f} s likely, {plan.seconds(hopeful):,.0f} s hopeful, "
+        "with one round of generation",
     ]
     if rows:
         lines.append(
@@ -269,7 +283,7 @@ def _changes(plan: Plan, advice: Advice | None, smaller: Plan | None) -> str:
     if advice.changes:
         rows = [
             (
-                "<br>".join(f"`--config.{k}={v}`" for k, v in c.fields.items()),
+                "<br>".join(f"`--config.{k}={_shown(v)}`" for k, v in c.fields.items()),
                 c.phase,
                 f"{c.before / GIB:.1f}",
                 f"{c.after / GIB:.1f}",
@@ -277,20 +291,20 @@ def _changes(plan: Plan, advice: Advice | None, smaller: Plan | None) -> str:
             )
             for c in advice.changes
         ]
-        head = ("change, one after the other", "for", "GiB before", "after", "price")
+        head = ("change, one after the other", "for", "GiB before", "foretold after", "price")
         lines += [_table(head, rows)]
     changed = advice.plan
     if changed.fits:
         likely = plan.device.shares[0]
         lines.append(
-            f"With all of them, compiled: **it fits**, and a step takes {changed.seconds(likely):,.0f}"
-            f" s likely."
+            f"With all of them, compiled: **it fits**, and a step takes "
+            f"{changed.seconds(likely):,.0f} s likely."
         )
         lines.append(_memory(changed))
     else:
         worst = max(changed.phases, key=lambda p: p.total)
         lines.append(
-            f"That is all that can be changed for this bucket, and `{worst.name}` still takes "
+            f"With all of them, compiled, `{worst.name}` still takes "
             f"{worst.total / GIB:.1f} GiB of {plan.device.usable_bytes / GIB:.1f}: more devices, a "
             "smaller bucket or fewer response tokens are needed."
         )
@@ -298,8 +312,10 @@ def _changes(plan: Plan, advice: Advice | None, smaller: Plan | None) -> str:
     if smaller is not None:
         says = "fits" if smaller.fits else "does not fit either"
         lines.append(
-            f"The bucket of {smaller.bucket.tokens} prompt tokens and {smaller.bucket.patches} "
-            f"patches {says} with these changes."
+            f"Without touching what is trained and in which precision, by micro-batches and "
+            f"prompts generated at a time alone, the bucket of {smaller.bucket.tokens} prompt "
+            f"tokens and {smaller.bucket.patches} patches {says}; a step of such rows takes "
+            f"{smaller.seconds(plan.device.shares[0]):,.0f} s likely."
         )
         lines.append(_memory(smaller))
     return "\n\n".join(lines)

@@ -1,5 +1,6 @@
 """The plan of a configuration, as the launcher makes it."""
 
+import functools
 import json
 import math
 import os
@@ -15,8 +16,10 @@ from g2rpo_jax.models.qwen3_vl.sizes import config_of
 from g2rpo_jax.parallel import mesh as meshes
 from g2rpo_jax.plan import advice, cost, faster, hardware, padding, report
 from g2rpo_jax.plan.cost import Bucket, Plan
+from g2rpo_jax.plan.program import Program
 from g2rpo_jax.tables import lookup, nearest
 
+MINUTES = 6  # after which no more suggestions are compiled
 # Memory analysis and partitioning are the same; only the machine code, never run, is worse.
 CHEAP = ("--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true")
 
@@ -25,7 +28,7 @@ def parse_mesh(text: str) -> dict[str, int]:
     """'fsdp:4,tensor:8' -> {"data": 1, "fsdp": 4, "tensor": 8}.
 
     Raises:
-      ValueError: an axis that does not exist or is named twice, or a size that is no number above 0.
+      ValueError: an unknown axis or one named twice, or a size that is no number above 0.
     """
     sizes: dict[str, int] = {}
     for part in text.split(","):
@@ -112,13 +115,14 @@ def run(
     start = time.perf_counter()
     shape = config_of(config.model.directory)
 
-    def build(config: RunConfig, bucket: Bucket, known=None) -> Plan:
-        mesh = meshes.make(config.mesh)
+    known: dict[str, Program] = {}
+
+    def build(config: RunConfig, bucket: Bucket) -> Plan:
         return cost.build(
             config,
             shape,
             device,
-            mesh,
+            meshes.make(config.mesh),
             bucket,
             response_tokens=response_tokens,
             known=known,
@@ -129,7 +133,14 @@ def run(
     plan = build(config, bucket)
     made = smaller = None
     if advise and not plan.fits:
-        made, smaller = _advise(plan, build, say)
+        say("it does not fit; trying what would")
+
+        def exact(config: RunConfig, bucket: Bucket) -> advice.Bytes:
+            return cost.arguments(config, shape, device, meshes.make(config.mesh), bucket)
+
+        left = functools.partial(_left, start + MINUTES * 60)
+        made = advice.advise(plan, exact, build, left)
+        smaller = _smaller(plan, made, build, left)
     text = report.markdown(
         plan,
         command=command,
@@ -148,25 +159,27 @@ def run(
     return plan
 
 
-def _advise(plan: Plan, build, say) -> tuple[advice.Advice, Plan | None]:
-    programs = {phase.name: phase.program for phase in plan.phases}
+def _left(until: float) -> float:
+    return until - time.perf_counter()
 
-    def again(config: RunConfig, bucket: Bucket, changed: tuple[str, ...]) -> Plan:
-        known = {k: v for k, v in programs.items() if k not in changed}
-        new = build(config, bucket, known)
-        programs.update({phase.name: phase.program for phase in new.phases})
-        return new
 
-    say("it does not fit; trying what would")
-    made = advice.advise(plan, again)
-    if made.plan.fits:
-        return made, None
-    smaller = None
+def _smaller(plan: Plan, made: advice.Advice, build, seconds_left) -> Plan | None:
+    """The largest smaller bucket that fits with nothing but the harmless changes, or the last one
+    that there was time for; None if harmless changes do for the bucket itself."""
+    harmless = [c.fields for c in made.changes if c.fields.keys() <= advice.HARMLESS]
+    if made.plan.fits and len(harmless) == len(made.changes):
+        return None
+    config = plan.config
+    for fields in harmless:
+        config = advice.with_fields(config, fields)
+    found = None
     for bucket in advice.smaller_buckets(plan):
-        smaller = build(made.plan.config, bucket)
-        if smaller.fits:
+        if seconds_left() < 0:
             break
-    return made, smaller
+        found = build(config, bucket)
+        if found.fits:
+            break
+    return found
 
 
 def _padding(config: RunConfig) -> padding.Padding | str:
