@@ -145,8 +145,9 @@ class Feed:
             pending = {slot: behind + i for i, slot in enumerate(sorted(bad))}
             behind += len(pending)
         self.position = behind
-        for prompt_id in [i for i in self._ready if i < behind]:
-            del self._ready[prompt_id]
+        for prompt_id in list(self._ready):  # a copy, as threads add to it
+            if prompt_id < behind:
+                del self._ready[prompt_id]
         if group.count > 1 and behind != first + count:
             self._stop_ahead()  # its blocks have moved; what is ready is kept
         return sorted(taken, key=lambda drawn: drawn.prompt_id)
