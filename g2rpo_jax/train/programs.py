@@ -182,6 +182,8 @@ class Programs:
         return [
             Call(f"{prefix}prefill", engine.prefill, (weights, inputs, limit_P)),
             Call(f"{prefix}decode", engine.decode, (weights, inputs, begun, u_PGc, at)),
+            # Between chunks of decoding; only in runs of several processes.
+            Call(f"{prefix}all_finished", engine.all_finished, (begun.finished_PG,)),
         ]
 
     def weights(self, params, frozen):
