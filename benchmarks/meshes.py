@@ -3,10 +3,11 @@
 python benchmarks/meshes.py --folder=/tmp/meshes
 
 Every run starts from the shipped tiny model and takes the same STEPS steps, with filtering, rows
-left over, two minibatches and float32. Printed: the loss of the last step, and the largest
-differences from the run on one device: of a parameter at the end, of a number of metrics.jsonl in
-the first step, and of the last evaluation's mean accuracy. The runs differ in the order in which
-numbers are added up; where that turns a sampled token, they go apart from there.
+left over, two minibatches and float32. Printed: loss and mean held-out accuracy of the last step,
+and the largest differences from the run on one device: of a parameter at the end, and of a number
+of metrics.jsonl in the first step. The runs differ in the order in which numbers are added up; were
+that to turn a sampled token, they would go apart from there. A run that is in the folder already
+is not run again.
 """
 
 import argparse
@@ -115,18 +116,23 @@ def main() -> None:
     folder = parser.parse_args().folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     reference = None
-    print("| run | last loss | largest difference of a parameter | of step 1's numbers | steps with")
+    print(
+        "| run | loss of the last step | held-out accuracy | largest difference of a parameter "
+        "| of a number of step 1 | steps with the same samples |\n" + "| --- " * 6 + "|",
+        flush=True,
+    )
     for name, (count, devices, mesh) in RUNS.items():
         run = folder / name.replace(" ", "_").replace(",", "")
         seconds = None if (run / "summary.json").exists() else train(run, count, devices, mesh)
         reference = reference or run
         got = compare(reference, run)
-        took = "" if seconds is None else f" ({seconds:.0f} s)"
         print(
-            f"| {name} | {got['loss']:.6f} | {got['params']:.1e} | {got['first']:.1e} | "
-            f"{got['same']} | {got['accuracy']:.4f} |{took}",
+            f"| {name} | {got['loss']:.6f} | {got['accuracy']:.4f} | {got['params']:.1e} | "
+            f"{got['first']:.1e} | {got['same']} of {STEPS} |",
             flush=True,
         )
+        if seconds is not None:
+            print(f"{name}: {seconds:.0f} s", file=sys.stderr)
 
 
 if __name__ == "__main__":
