@@ -11,6 +11,7 @@ from flax import nnx
 from g2rpo_jax import models
 from g2rpo_jax.checkpoint import Checkpoints
 from g2rpo_jax.evaluate import policy
+from g2rpo_jax.models import trained
 from g2rpo_jax.settings import OptimConfig
 from g2rpo_jax.train import state
 
@@ -44,6 +45,38 @@ def test_a_checkpoint_is_loaded_as_a_model(run, asked, given):
     model, origin = policy.load(folder, asked)
     assert origin == {"model": str(folder), "step": given, "weights": f"checkpoint {given}"}
     assert_equal(model, saved[given])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"freeze": ["vision", "embedding"]},
+        {"lora_rank": 2, "lora_alpha": 4.0, "lora_targets": ["q_proj", "down_proj"]},
+    ],
+    ids=["frozen", "adapted"],
+)
+def test_a_run_that_trained_some_parameters_is_loaded_whole(options, tmp_path):
+    """The checkpoint holds these alone; the export is the base with them in it."""
+    section = {"directory": TINY} | options
+    (tmp_path / "config.json").write_text(json.dumps({"model": section}))
+    base = models.load(TINY)
+    graphdef, params, frozen = trained.split(models.load(TINY), **options)
+    params = jax.tree.map(lambda x: x + np.float32(0.01), params)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
+    checkpoints.save(3, state.create(params, state.optimizer(OptimConfig(), 10)), {"at": 3})
+    checkpoints.close()
+    assert policy.export(tmp_path, tmp_path / "hf", dtype="float32") == 3
+    exported = dict(nnx.to_flat_state(nnx.state(models.load(tmp_path / "hf"))))
+    want = nnx.merge(graphdef, params, frozen)
+    if "lora_rank" in options:
+        a, b = want.layers.q_proj_lora_a[...], want.layers.q_proj_lora_b[...]
+        q = base.layers.q_proj[...] + 2.0 * np.einsum("nir,nro->nio", a, b)
+        np.testing.assert_allclose(exported["layers", "q_proj"][...], q, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(exported["layers", "k_proj"][...], base.layers.k_proj[...])
+    else:
+        for path, value in nnx.to_flat_state(nnx.state(want)):
+            np.testing.assert_array_equal(exported[path][...], value[...])
+        np.testing.assert_array_equal(exported["embedding",][...], base.embedding[...])
 
 
 def test_a_directory_is_loaded_as_it_stands():

@@ -55,11 +55,6 @@ def test_micro_batches_change_nothing(whole, parts):
     tiny.close(step(dataclasses.replace(CONFIG, microbatches=parts)), whole)
 
 
-@pytest.mark.parametrize("mesh", [(8, 1, 1), (1, 8, 1), (2, 2, 2)])
-def test_a_mesh_changes_nothing(whole, mesh):
-    tiny.close(step(mesh=mesh), whole)
-
-
 def test_mesh_and_micro_batches_together_change_nothing(whole):
     config = dataclasses.replace(CONFIG, microbatches=4)
     tiny.close(step(config, mesh=(1, 2, 2)), whole)
