@@ -15,6 +15,7 @@ from g2rpo_jax.neuron import lint, programs, run
 from g2rpo_jax.neuron.allowed import ALLOWED
 from g2rpo_jax.neuron.checks import Limits
 from g2rpo_jax.parallel.mesh import MeshConfig, make
+from g2rpo_jax.train import narrow
 from g2rpo_jax.train.programs import abstract
 from tests.test_config import variant
 
@@ -113,6 +114,13 @@ def test_the_reference_form_of_ranks_is_refused_as_documented():
     report = lint.check(ranks.RANKS["erfinv"].within_group, group, valid)
     assert {"sort", "scatter"} <= {error.rule for error in report.errors}
     assert "g2rpo_jax/ranks.py" in str(report.errors[0])
+
+
+def test_rounding_by_chance_is_refused_as_documented():
+    count = jax.ShapeDtypeStruct((), jnp.int32)
+    report = lint.check(lambda x, n: narrow.rounded(x, jnp.bfloat16, n), f32(8), count)
+    assert {"bitcast", "type"} <= {error.rule for error in report.errors}
+    assert "g2rpo_jax/train/narrow.py" in str(report.errors[0])
 
 
 @pytest.mark.parametrize("name", objectives.OBJECTIVES)
