@@ -37,3 +37,18 @@ def test_no_product_of_the_backward_pass_is_wide():
     grad = jax.grad(lambda a, b: product(a, b).sum(), argnums=(0, 1))
     flops = product_flops(jax.make_jaxpr(grad)(a, b))
     assert flops == {"bfloat16": 3 * 2 * 5 * 7 * 3} or flops == {"bfloat16": 2 * 2 * 5 * 7 * 3}
+
+
+@pytest.mark.parametrize("shapes", SHAPES, ids=str)
+def test_a_narrow_result_is_the_wide_one_rounded(shapes):
+    a, b = (draw(shape, jnp.bfloat16, seed) for seed, shape in enumerate(shapes))
+
+    def loss(narrow):
+        def f(a, b):
+            out = product(a, b, narrow).astype(jnp.bfloat16)
+            return (out.astype(jnp.float32) ** 2).sum()
+
+        return jax.value_and_grad(f, argnums=(0, 1))(a, b)
+
+    assert product(a, b, True).dtype == jnp.bfloat16
+    jax.tree.map(np.testing.assert_array_equal, loss(True), loss(False))
