@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import os
 import re
-import socket
 import sys
 import time
 import traceback
@@ -17,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 from g2rpo_jax import platform
-from g2rpo_jax.parallel import watch
+from g2rpo_jax.parallel import meeting, watch
 
 T = TypeVar("T")
 WAIT_S = 300.0  # for all processes to be there
@@ -159,26 +158,19 @@ def start(
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM for itself
     deadline = time.monotonic() + wait_s
+    name, _, port = place.coordinator.rpartition(":")
     if place.index:
-        _reach(place, deadline)
+        meeting.call(name, int(port), place.index, place.count, deadline)
     else:
-        _check_port(place)
-    try:
-        jax.distributed.initialize(
-            place.coordinator,
-            place.count,
-            place.index,
-            place.devices,
-            cluster_detection_method="deactivate",
-            initialization_timeout=max(1, int(deadline - time.monotonic())),
-            heartbeat_timeout_seconds=HEARTBEAT_S,
-        )
-    except RuntimeError as error:
-        raise ValueError(
-            f"process {place.index} of {place.count} ({place.source}) did not find all others at "
-            f"{place.coordinator} within {wait_s:g} s: start as many processes as there should be, "
-            f"each with a number of its own. JAX says: {str(error).splitlines()[0]}"
-        ) from None
+        meeting.host(int(port), place.count, deadline, place.coordinator)
+    jax.distributed.initialize(
+        place.coordinator,
+        place.count,
+        place.index,
+        place.devices,
+        cluster_detection_method="deactivate",
+        heartbeat_timeout_seconds=HEARTBEAT_S,
+    )
     # JAX has no public name for its key-value store; its own and Orbax's multi-host tools use this.
     from jax._src import distributed
 
@@ -187,7 +179,7 @@ def start(
     line = watch.connect(
         place.index,
         place.count,
-        place.coordinator.rpartition(":")[0],
+        name,
         tell=lambda text: store.key_value_set(key, text),
         hear=lambda: store.blocking_key_value_get(key, int(1000 * wait_s)),
     )
@@ -288,35 +280,3 @@ def _tpu() -> Place | None:
     if None in (address, count, index) or count == 1:
         return None
     return Place(address, count, index, source="the TPU's metadata")
-
-
-def _check_port(place: Place) -> None:
-    """Whether process 0 may listen where the others will look for it."""
-    port = int(place.coordinator.rpartition(":")[2])
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", port))
-        except OSError as error:
-            raise ValueError(
-                f"process 0 cannot listen on port {port} of the coordinator {place.coordinator} "
-                f"({place.source}): {error.strerror}. Is a run from before still there? End it, or "
-                "choose another port for all processes"
-            ) from None
-
-
-def _reach(place: Place, deadline: float) -> None:
-    """Waits until process 0 listens."""
-    host, _, port = place.coordinator.rpartition(":")
-    while True:
-        try:
-            socket.create_connection((host, int(port)), timeout=5).close()
-            return
-        except OSError as error:
-            if time.monotonic() > deadline:
-                raise ValueError(
-                    f"process {place.index} of {place.count} cannot reach the coordinator, process "
-                    f"0 at {place.coordinator} ({place.source}): {error}. Did process 0 start, is "
-                    "this its address, and may the machines connect on this port?"
-                ) from None
-            time.sleep(0.2)

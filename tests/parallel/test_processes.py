@@ -2,7 +2,6 @@
 
 import socket
 import sys
-import time
 
 import pytest
 
@@ -113,7 +112,16 @@ def test_a_tpu_slice_of_several_hosts_is_asked_of_jax(monkeypatch):
     monkeypatch.setattr(processes.platform, "detect", lambda: "tpu")
     place = placed({})
     assert (place.coordinator, place.count, place.index) == found[:3]
-    found = (None, None, None, None)
+
+
+def test_a_tpu_without_others_is_alone(monkeypatch):
+    from jax._src.clusters import ClusterEnv
+
+    alone = (None, None, None, None)
+    monkeypatch.setattr(
+        ClusterEnv, "auto_detect_unset_distributed_params", staticmethod(lambda *_: alone)
+    )
+    monkeypatch.setattr(processes.platform, "detect", lambda: "tpu")
     assert placed({}) is None
 
 
@@ -124,16 +132,6 @@ def test_a_taken_port_is_named():
         port = taken.getsockname()[1]
         with pytest.raises(ValueError, match=f"cannot listen on port {port}.*another port"):
             start(f"127.0.0.1:{port}", 2, 0)
-
-
-def test_a_coordinator_that_does_not_answer_is_named_in_time():
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{unused.getsockname()[1]}"
-        began = time.monotonic()
-        with pytest.raises(ValueError, match=f"process 1 of 2 cannot reach.*{address}.*refused"):
-            start(address, 2, 1, wait_s=0.5)
-        assert time.monotonic() - began < 30
 
 
 def test_what_process_0_decides_holds_for_all_errors_too():
