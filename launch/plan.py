@@ -37,7 +37,6 @@ def main() -> None:
     sizes = run.parse_mesh(MESH.value)
     device = run.device_of(DEVICE.value, sizes)
     platform.pretend(run.size(sizes))
-    run.cheap_compilation()
     config = run.prepare(CONFIG.value, sizes)
     run.run(
         config,

@@ -3,7 +3,6 @@
 import functools
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,8 +19,6 @@ from g2rpo_jax.plan.program import Program
 from g2rpo_jax.tables import lookup, nearest
 
 MINUTES = 6  # after which no more suggestions are compiled
-# Memory analysis and partitioning are the same; only the machine code, never run, is worse.
-CHEAP = ("--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true")
 
 
 def parse_mesh(text: str) -> dict[str, int]:
@@ -59,14 +56,6 @@ def device_of(name: str, sizes: dict[str, int]) -> hardware.Device:
     if name == "cpu":
         return hardware.cpu(size(sizes))
     return lookup(hardware.DEVICES | {"cpu": None}, name, kind="--device")
-
-
-def cheap_compilation() -> None:
-    """Asks for machine code of no quality; must run before JAX starts."""
-    flags = os.environ.get("XLA_FLAGS", "").split()
-    names = [flag.partition("=")[0] for flag in CHEAP]
-    kept = [flag for flag in flags if flag.partition("=")[0] not in names]
-    os.environ["XLA_FLAGS"] = " ".join([*kept, *CHEAP])
 
 
 def prepare(config: ml_collections.ConfigDict, sizes: dict[str, int]) -> RunConfig:

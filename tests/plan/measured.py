@@ -44,7 +44,7 @@ def main(name: str, fields: dict) -> None:
     made = abstract(config, SHAPE, mesh, BACKENDS["cpu"])
     call = {c.name: c for c in made.calls(*BUCKET)}[name]
     traced = call.trace()
-    run = traced.lower().compile()
+    run = traced.lower().compile(program.CHEAP)
     planned = program.account(call, traced, run, mesh, 0.0)
     # Ones: pages of zeros need not be there.
     ones = functools.partial(jax.tree.map, lambda x: jnp.ones(x.shape, x.dtype), call.args)

@@ -4,7 +4,7 @@ from g2rpo_jax.config import RunConfig
 from g2rpo_jax.models.qwen3_vl import Qwen3VLConfig
 from g2rpo_jax.models.qwen3_vl.config import TextConfig, VisionConfig
 from g2rpo_jax.parallel.mesh import MeshConfig
-from g2rpo_jax.settings import BatchConfig, EvalConfig, ModelConfig
+from g2rpo_jax.settings import BatchConfig, EvalConfig, ModelConfig, ShapingConfig
 
 SHAPE = Qwen3VLConfig(
     text=TextConfig(
@@ -34,9 +34,10 @@ CONFIG = RunConfig(
     responses=4,
     max_tokens=64,
     decode_chunk=16,
-    model=ModelConfig(remat="full", logprob_chunk=64),
-    batch=BatchConfig(rollout_prompts=16, prompts=16, minibatches=1, microbatches=2),
+    model=ModelConfig(remat="none", logprob_chunk=64),
+    batch=BatchConfig(rollout_prompts=16, prompts=4, minibatches=1, microbatches=1),
+    shaping=ShapingConfig(entropy_weight=0.0),
     mesh=MeshConfig(1, 1, 1),
     eval=EvalConfig(every=0, prompts=16),
 )
-BUCKET = (192, 64)  # prompt tokens, patches
+BUCKET = (256, 0)  # prompt tokens, patches
