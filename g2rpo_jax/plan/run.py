@@ -33,7 +33,7 @@ def parse_mesh(text: str) -> dict[str, int]:
         axis = axis.strip()
         if axis not in meshes.AXES:
             raise ValueError(
-                f"--mesh={text}: unknown axis {axis!r}{nearest(axis, meshes.AXES)}; axes are "
+                f"--mesh={text}: unknown axis {axis!r}{nearest(axis, meshes.AXES)} Axes are "
                 f"{', '.join(meshes.AXES)}, written axis:size"
             )
         if axis in sizes or not size.strip().isdigit() or int(size) < 1:
