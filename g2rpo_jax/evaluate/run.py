@@ -151,7 +151,7 @@ class Evaluator:
         if policy.is_run(Path(directory)):
             directory = policy.directory_of(directory)
         self.processor = Processor(directory, **settings.data.media_options)
-        self.encoder = Encoder(settings.data, self.processor)
+        self.encoder = Encoder(settings.data, self.processor, dtype=dtype)
         self.pack = lambda prompts, rows: self.encoder.pack(prompts, rows, model.config)
         self.engine = Engine(
             graphdef,

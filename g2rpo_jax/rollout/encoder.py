@@ -3,6 +3,7 @@
 import collections
 from collections.abc import Sequence
 
+import jax.numpy as jnp
 import numpy as np
 
 from g2rpo_jax.data.encoding import PromptEncoder, patches
@@ -20,13 +21,20 @@ class Encoder(PromptEncoder):
         prompts, and the "token_slots" and "patch_slots" that hold them; the rest is padding.
     """
 
-    def __init__(self, config: DataConfig, processor: Processor, group: Group | None = None):
+    def __init__(
+        self,
+        config: DataConfig,
+        processor: Processor,
+        group: Group | None = None,
+        dtype: str = "float32",
+    ):
         """
         Args:
           group: the processes of the run; None: this one alone.
+          dtype: of packed patches: what the model computes in.
         """
         super().__init__(config, processor)
-        self._group = group or Group()
+        self._group, self._dtype = group or Group(), jnp.dtype(dtype)
         self.packed: collections.Counter[str] = collections.Counter()
 
     def pack(self, prompts: Sequence[Prompt | None], rows: int, model_config):
@@ -49,7 +57,8 @@ class Encoder(PromptEncoder):
         blank = Prompt(np.array([self.processor.pad_id], np.int32), None, None)
         filler = here[0] if here else blank
         filled = [filler if prompt is None else prompt for prompt in prompts]
-        return pack(filled + [filler] * (rows - len(filled)), model_config, tokens, most)
+        filled += [filler] * (rows - len(filled))
+        return pack(filled, model_config, tokens, most, self._dtype)
 
 
 def _bucket(sizes: tuple[int, ...], needed: int) -> int:

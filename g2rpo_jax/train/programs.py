@@ -80,7 +80,8 @@ class Programs:
           ValueError: a number of rows does not divide over the mesh; names the field.
         """
         self.config, self.mesh, self.params, self.frozen = config, mesh, params, frozen
-        self.model_config = nnx.merge(graphdef, params, frozen).config
+        model = nnx.merge(graphdef, params, frozen)
+        self.model_config, self.dtype = model.config, model.dtype
         self.tasks = tuple(config.tasks)
         by_type = config.advantage_task == "problem_type"
         self.groups = (*TASKS, *TYPE_TASKS) if by_type else self.tasks
@@ -209,7 +210,7 @@ class Programs:
 
     def inputs(self, P: int, S: int, N: int) -> layout.RowInputs:
         """Shapes of P packed prompts."""
-        one = layout.empty(self.model_config, 1, S, N)
+        one = layout.empty(self.model_config, 1, S, N, self.dtype)
         return jax.tree.map(lambda x: _shape((P, *x.shape[1:]), x.dtype), one)
 
     def batch(self, P: int, S: int, N: int) -> StepBatch:

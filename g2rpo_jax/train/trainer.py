@@ -43,9 +43,10 @@ class Trainer:
         self.tasks = tuple(config.tasks)
         self.mesh = meshes.make(config.mesh)
         backend = platform.current()
+        dtype = state.compute_dtype(config.model, backend)
         model = models.load(
             config.model.directory,
-            dtype=state.compute_dtype(config.model, backend),
+            dtype=dtype,
             param_dtype=config.model.param_dtype,
             shardings=functools.partial(rules.sharding_of, self.mesh),
         )
@@ -54,7 +55,8 @@ class Trainer:
         self.model_config = model.config
         graphdef, params, self.frozen = state.split(model, config.model)
         self.processor = Processor(config.model.directory, **config.data.media_options)
-        self.encoder, self.skips = Encoder(config.data, self.processor, self.group), Skips()
+        self.encoder = Encoder(config.data, self.processor, self.group, dtype)
+        self.skips = Skips()
         train = self._rows(config.data.train)
         shares = {task: config.tasks[task].share for task in self.tasks}
         self.stream = PromptStream(train, seed=config.seed, shares=shares)

@@ -2,6 +2,8 @@
 
 from types import SimpleNamespace
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -93,3 +95,12 @@ def test_a_prompt_that_does_not_fit_is_named(bad, message):
 def test_patches_must_be_whole_image_tokens():
     with pytest.raises(ValueError, match="patches=10 must be a multiple of 4"):
         pack([one()], CONFIG, 64, 10)
+
+
+def test_patches_packed_in_the_dtype_of_the_model_are_what_it_would_round_them_to():
+    rng = np.random.default_rng(0)
+    prompts = [prompt(rng, [(2, 4)])]
+    wide, narrow = (pack(prompts, CONFIG, 64, 8, dtype) for dtype in (np.float32, jnp.bfloat16))
+    assert narrow.patches_PNC.dtype == jnp.bfloat16
+    rounded = jax.jit(lambda x: x.astype(jnp.bfloat16))(wide.patches_PNC)
+    np.testing.assert_array_equal(narrow.patches_PNC, rounded)

@@ -35,7 +35,7 @@ class RowInputs:
     mask_PS: jax.Array  # bool, True where a token is
     position_P3S: jax.Array  # int32, M-RoPE (time, height, width); 0 at padding
     next_position_P: jax.Array  # int32, largest position + 1: where a response begins
-    patches_PNC: jax.Array  # float32, normalised pixels; 0 at padding
+    patches_PNC: jax.Array  # normalised pixels, float32 or what they are computed in; 0 at padding
     patch_hw_PN2: jax.Array  # int32, row and column in the image
     pos_index_PN4: jax.Array  # int32, corners in the grid of learned positions
     pos_weight_PN4: jax.Array  # float32, bilinear weights; 0 at padding
@@ -43,14 +43,14 @@ class RowInputs:
     image_index_PS: jax.Array  # int32, which merged image token stands here; -1 for text
 
 
-def empty(config: Qwen3VLConfig, P: int, S: int, N: int) -> RowInputs:
-    """P rows of nothing but padding."""
+def empty(config: Qwen3VLConfig, P: int, S: int, N: int, dtype: Any = np.float32) -> RowInputs:
+    """P rows of nothing but padding; patches are kept in `dtype`."""
     return RowInputs(
         tokens_PS=np.zeros((P, S), np.int32),
         mask_PS=np.zeros((P, S), bool),
         position_P3S=np.zeros((P, 3, S), np.int32),
         next_position_P=np.zeros(P, np.int32),
-        patches_PNC=np.zeros((P, N, config.vision.patch_features), np.float32),
+        patches_PNC=np.zeros((P, N, config.vision.patch_features), dtype),
         patch_hw_PN2=np.zeros((P, N, 2), np.int32),
         pos_index_PN4=np.zeros((P, N, 4), np.int32),
         pos_weight_PN4=np.zeros((P, N, 4), np.float32),
@@ -60,7 +60,11 @@ def empty(config: Qwen3VLConfig, P: int, S: int, N: int) -> RowInputs:
 
 
 def pack(
-    prompts: Sequence[Prompt], config: Qwen3VLConfig, prompt_tokens: int, patches: int
+    prompts: Sequence[Prompt],
+    config: Qwen3VLConfig,
+    prompt_tokens: int,
+    patches: int,
+    dtype: Any = np.float32,
 ) -> RowInputs:
     """Lays prompts out as rows of `prompt_tokens` tokens and `patches` patches (S and N).
 
@@ -71,6 +75,7 @@ def pack(
       config: the model's.
       prompt_tokens: S; every prompt must fit.
       patches: N, a multiple of the patches per image token (4); 0 for text only.
+      dtype: of the patches: the model's, which rounds them to it at once, takes less memory.
     Raises:
       ValueError: which prompt has no token, too many tokens or patches, a wrong patch size, a grid
         that does not merge, or image tokens that do not match its images.
@@ -78,7 +83,7 @@ def pack(
     merge = config.vision.merge
     if patches % merge:
         raise ValueError(f"patches={patches} must be a multiple of {merge}, one image token each")
-    rows = empty(config, len(prompts), prompt_tokens, patches)
+    rows = empty(config, len(prompts), prompt_tokens, patches, dtype)
     for p, prompt in enumerate(prompts):
         try:
             _fill_row(rows, p, prompt, config)
