@@ -127,7 +127,7 @@ def main() -> None:
         reference = reference or run
         got = compare(reference, run)
         print(
-            f"| {name} | {got['loss']:.6f} | {got['accuracy']:.4f} | {got['params']:.1e} | "
+            f"| {name} | {got['loss']:.8f} | {got['accuracy']:.4f} | {got['params']:.1e} | "
             f"{got['first']:.1e} | {got['same']} of {STEPS} |",
             flush=True,
         )

@@ -41,6 +41,7 @@ CHANGED = FLAGS | {
     "config.steps": STEPS,
     "config.log.samples_every": 1,
     "config.log.samples": 8,
+    "config.log.tensorboard": False,
     "config.data.prefetch": 4,
     "config.data.prompt_tokens": (96,),
 }
