@@ -48,6 +48,7 @@ def paper(config: ml_collections.ConfigDict) -> None:
     config.batch.rollout_prompts = config.batch.prompts = 128
     config.batch.generate_prompts = 32
     config.batch.minibatches, config.batch.microbatches = 1, 16
+    config.model.rollout_copy = True
     config.data.prompt_tokens = (1024, 2048, 4096, 8192, 16384)
     config.data.patches = (0, 1024, 4096, 8192, 16384)
     config.data.min_pixels, config.data.max_pixels = 3136, 1048576
