@@ -10,7 +10,7 @@ from g2rpo_jax.rewards import REWARDS
 from tests import onethinker
 from tests.data import test_broken_rows as broken_rows
 from tests.data.test_broken_rows import broken, folder  # noqa: F401  (fixtures)
-from tests.train.test_loop import directory, launch  # noqa: F401  (a fixture)
+from tests.train.test_loop import cache, directory, launch  # noqa: F401  (fixtures)
 
 FLAGS = {
     "config.data.template": "release",
@@ -28,7 +28,7 @@ FLAGS = {
 
 
 @pytest.mark.slow
-def test_every_problem_type_trains_for_two_steps(directory, tmp_path):  # noqa: F811
+def test_every_problem_type_trains_for_two_steps(directory, launch, tmp_path):  # noqa: F811
     source = onethinker.write(tmp_path)
     flags = FLAGS | {
         "config.data.train": source,
@@ -64,6 +64,7 @@ def test_every_problem_type_trains_for_two_steps(directory, tmp_path):  # noqa: 
 @pytest.mark.slow
 def test_a_run_over_broken_rows_goes_on_and_names_each_reason(
     directory,  # noqa: F811
+    launch,  # noqa: F811
     folder,  # noqa: F811
     broken,  # noqa: F811
     tmp_path,
