@@ -79,6 +79,8 @@ class Programs:
         Raises:
           ValueError: a number of rows does not divide over the mesh; names the field.
         """
+        # Shapes alone: nobody here keeps the weights that a run began with alive.
+        params, frozen = jax.eval_shape(lambda *trees: trees, params, frozen)
         self.config, self.mesh, self.params, self.frozen = config, mesh, params, frozen
         model = nnx.merge(graphdef, params, frozen)
         self.model_config, self.dtype = model.config, model.dtype

@@ -91,8 +91,9 @@ class Trainer:
         self.estimator = self.programs.estimator_state()
         make = functools.partial(state.create, tx=self.programs.tx)
         placed = rules.shardings(self.programs.state, self.mesh)
-        self.state = jax.jit(make, out_shardings=placed)(params)
         self.reference = jax.tree.map(jnp.copy, params) if config.objective.kl_coefficient else None
+        donate = (0,) if backend.donate else ()
+        self.state = jax.jit(make, out_shardings=placed, donate_argnums=donate)(params)
 
     def _rows(self, source: str) -> RowSet:
         rows = RowSet(source, self.config.data, self.tasks)
