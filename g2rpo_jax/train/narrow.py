@@ -13,32 +13,27 @@ import jax.numpy as jnp
 import optax
 
 
-def rounded(x: jax.Array, dtype: jnp.dtype, count: jax.Array) -> jax.Array:
+def rounded(x: jax.Array, dtype: jnp.dtype, salt: jax.Array) -> jax.Array:
     """x in `dtype`. To bfloat16, up or down by chance: x on average; to others, to the nearest.
 
     Args:
       x: float32.
-      count: int32 scalar, updates so far: another draw each time.
+      salt: uint32 scalar, another for each update (`salt`).
     """
     dtype = jnp.dtype(dtype)
     if dtype != jnp.bfloat16:
         return x.astype(dtype)
-    near = x.astype(dtype)
-    error = x - near.astype(jnp.float32)
-    # The neighbour on x's side: numbers of one sign are ordered as their bits are.
-    bits = jax.lax.bitcast_convert_type(near, jnp.uint16)
-    outwards = (error > 0) == (near > 0)
-    other = jnp.where(outwards, bits + jnp.uint16(1), bits - jnp.uint16(1))
-    other = jax.lax.bitcast_convert_type(jnp.where(near == 0, bits, other), dtype)
-    gap = jnp.abs(other.astype(jnp.float32) - near.astype(jnp.float32))
-    salt = _mix(count.astype(jnp.uint32) + jnp.uint32(0x9E3779B9))
-    draw = _mix(jax.lax.bitcast_convert_type(x, jnp.uint32) ^ salt) >> 8
-    uniform = draw.astype(jnp.float32) * 2.0**-24
-    return jnp.where(uniform * gap < jnp.abs(error), other, near)
+    # A bfloat16 is the upper half of a float32: what is added to the lower half carries with the
+    # right odds over the salts. The product spreads the draws of one update over the numbers.
+    bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
+    draw = (bits * jnp.uint32(0x85EBCA6B) + salt) & jnp.uint32(0xFFFF)
+    bits = (bits + draw) & jnp.uint32(0xFFFF0000)
+    return jax.lax.bitcast_convert_type(bits, jnp.float32).astype(dtype)
 
 
-def _mix(x: jax.Array) -> jax.Array:
-    """The last step of MurmurHash3: 32 bits, each of which depends on all that came in."""
+def salt(count: jax.Array) -> jax.Array:
+    """A uint32 each bit of which depends on the whole count of updates (MurmurHash3's last step)."""
+    x = count.astype(jnp.uint32) + jnp.uint32(0x9E3779B9)
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
     return x ^ (x >> 16)
@@ -51,8 +46,9 @@ def apply(params, updates, count: jax.Array):
       updates: float32.
       count: int32 scalar, updates so far.
     """
+    one = salt(count)
     return jax.tree.map(
-        lambda p, u: rounded(p.astype(jnp.promote_types(p.dtype, u.dtype)) + u, p.dtype, count),
+        lambda p, u: rounded(p.astype(jnp.promote_types(p.dtype, u.dtype)) + u, p.dtype, one),
         params,
         updates,
     )
@@ -81,7 +77,8 @@ def adam(b1: float, b2: float, eps: float, dtype: str) -> optax.GradientTransfor
     def update(grads, state, params=None):
         wide = jax.tree.map(lambda x: x.astype(jnp.float32), (state.mu, state.nu))
         updates, new = inner.update(grads, optax.ScaleByAdamState(state.count, *wide), params)
-        mu, nu = jax.tree.map(lambda x: rounded(x, dtype, new.count), (new.mu, new.nu))
+        one = salt(new.count)
+        mu, nu = jax.tree.map(lambda x: rounded(x, dtype, one), (new.mu, new.nu))
         return updates, Moments(new.count, mu, nu)
 
     return optax.GradientTransformation(init, update)
