@@ -32,7 +32,7 @@ def rounded(x: jax.Array, dtype: jnp.dtype, salt: jax.Array) -> jax.Array:
 
 
 def salt(count: jax.Array) -> jax.Array:
-    """A uint32 each bit of which depends on the whole count of updates (MurmurHash3's last step)."""
+    """A uint32; each of its bits depends on all of the count (MurmurHash3's last step)."""
     x = count.astype(jnp.uint32) + jnp.uint32(0x9E3779B9)
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
