@@ -12,7 +12,7 @@ def split(
     *,
     freeze: tuple[str, ...] = (),
     lora_rank: int = 0,
-    lora_alpha: float = 16.0,
+    lora_alpha: float = 0.0,
     lora_targets: tuple[str, ...] = (),
 ):
     """Divides a model into what is trained and what stays as it is.

@@ -12,11 +12,8 @@ from jax.sharding import Mesh
 
 from g2rpo_jax.parallel import rules
 
-MATRICES = (
-    "_proj",
-    "_lora_a",
-    "_lora_b",
-)  # cast before they are gathered; a layer casts them anyway
+# Cast before they are gathered; a layer casts them anyway.
+MATRICES = ("_proj", "_lora_a", "_lora_b")
 
 
 def over(mesh: Mesh, function: Callable) -> Callable:

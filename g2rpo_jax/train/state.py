@@ -15,9 +15,8 @@ from g2rpo_jax.platform import Backend
 from g2rpo_jax.settings import ModelConfig, OptimConfig
 from g2rpo_jax.train import narrow
 
-MATRIX = re.compile(r"(_proj|_lora_[ab]|embedding|head|pos_embed)(\.|$)")
-
-CAST = re.compile(r"(_proj|embedding|head)(\.|$)")  # cast where they are used
+MATRIX = re.compile(r"(_proj|_lora_[ab]|embedding|head|pos_embed)(\.|$)")  # these decay
+CAST = re.compile(r"(_proj|embedding|head)(\.|$)")  # cast where they are used: the copy may be, too
 
 
 @jax.tree_util.register_dataclass

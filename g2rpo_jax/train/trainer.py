@@ -232,6 +232,7 @@ class Trainer:
           Metric sums of every update, and the advantages, float32 [rows, G].
         """
         n = self.config.batch.minibatches
+        self.programs.drop_copy()
         adv_PG, self.estimator = self.programs.advantage(self._group(rows), self.estimator)
         adv_PG = np.asarray(adv_PG)
         columns = self._columns(rows, adv_PG, step)
@@ -241,7 +242,6 @@ class Trainer:
             if k:
                 part["on_policy_P"] = np.zeros_like(part["on_policy_P"])
             minibatch = meshes.put_rows(self.mesh, StepBatch(**part))
-            self.programs.drop_copy()
             self.state, out = self.programs.update(self.state, self.frozen, minibatch)
             sums.append(out)
         return jax.device_get(sums), adv_PG[: len(rows)]

@@ -17,7 +17,15 @@ from g2rpo_jax.models.qwen3_vl.experts import mixture, route
 from g2rpo_jax.models.qwen3_vl.sizes import SIZES
 from g2rpo_jax.parallel import constrain, mesh, rules
 from tests.models.test_qwen3_vl_weights import assert_same_parameters, assert_same_tensors, tensors
-from tests.models.tiny_qwen3_vl import batch, prompt, reference, torch_inputs, torch_logits
+from tests.models.tiny_qwen3_vl import (
+    batch,
+    greedy_tokens,
+    prompt,
+    reference,
+    torch_greedy_tokens,
+    torch_inputs,
+    torch_logits,
+)
 
 EXPERTS = dict(num_experts=8, num_experts_per_tok=3, moe_intermediate_size=24)
 TOLERANCE = 2e-4  # absolute, on logits of order one, as for the dense model
@@ -85,18 +93,10 @@ def test_gradients_of_a_row_are_those_of_transformers(theirs, ours, prompts, tmp
 
 
 def test_greedy_decoding_gives_the_tokens_of_generate(theirs, ours, prompts):
-    T = 6
-    with torch.no_grad():
-        arguments = dict(max_new_tokens=T, do_sample=False, eos_token_id=None, pad_token_id=0)
-        expected = theirs.generate(**torch_inputs(batch(prompts, "left")), **arguments)[:, -T:]
     rows = pack(prompts, ours.config, 64, 64)
-    hidden_PD, cache = nnx.jit(lambda model, rows: model.prefill(rows, 1, T))(ours, rows)
-    found, step = [], nnx.jit(lambda model, *args: model.decode(*args))
-    for t in range(T):
-        found.append(np.asarray(ours.unembed(hidden_PD)).argmax(-1))
-        hidden_PGD, cache = step(ours, found[-1][:, None], t, cache, rows)
-        hidden_PD = hidden_PGD[:, 0]
-    np.testing.assert_array_equal(np.stack(found, 1), expected.numpy())
+    np.testing.assert_array_equal(
+        greedy_tokens(ours, rows, 6), torch_greedy_tokens(theirs, prompts, 6)
+    )
 
 
 @pytest.mark.parametrize("axes", [(1, 1, 8), (1, 8, 1), (2, 2, 2)])

@@ -9,7 +9,16 @@ from flax import nnx
 
 from g2rpo_jax import models
 from g2rpo_jax.models.qwen3_vl import pack
-from tests.models.tiny_qwen3_vl import VIDEO, batch, prompt, reference, torch_inputs, torch_logits
+from tests.models.tiny_qwen3_vl import (
+    VIDEO,
+    batch,
+    greedy_tokens,
+    prompt,
+    reference,
+    torch_greedy_tokens,
+    torch_inputs,
+    torch_logits,
+)
 
 TOLERANCE = 2e-4  # absolute, on logits of order one; what is seen is about 1e-5
 
@@ -150,23 +159,11 @@ def test_the_frames_of_a_video_stand_at_its_runs_of_video_tokens(untied):
 
 def test_greedy_decoding_gives_the_tokens_of_generate(untied):
     theirs, ours = untied
-    prompts, T = prompts_with(2), 6
-    with torch.no_grad():
-        expected = theirs.generate(
-            **torch_inputs(batch(prompts, "left")),
-            max_new_tokens=T,
-            do_sample=False,
-            eos_token_id=None,
-            pad_token_id=0,
-        )[:, -T:].numpy()
+    prompts = prompts_with(2)
     rows = pack(prompts, ours.config, 64, 64)
-    hidden_PD, cache = nnx.jit(lambda model, rows: model.prefill(rows, 1, T))(ours, rows)
-    found, step = [], nnx.jit(lambda model, *args: model.decode(*args))
-    for t in range(T):
-        found.append(np.asarray(ours.unembed(hidden_PD)).argmax(-1))
-        hidden_PGD, cache = step(ours, found[-1][:, None], t, cache, rows)
-        hidden_PD = hidden_PGD[:, 0]
-    np.testing.assert_array_equal(np.stack(found, 1), expected)
+    np.testing.assert_array_equal(
+        greedy_tokens(ours, rows, 6), torch_greedy_tokens(theirs, prompts, 6)
+    )
 
 
 def test_bfloat16_products_stay_near_float32(saved):

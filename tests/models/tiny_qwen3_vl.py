@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 import transformers
+from flax import nnx
 from transformers import Qwen3VLForConditionalGeneration, Qwen3VLMoeForConditionalGeneration
 
 transformers.utils.logging.disable_progress_bar()
@@ -115,3 +116,22 @@ def torch_logits(model, arrays):
     """Logits [B, L, V] of the transformers model."""
     with torch.no_grad():
         return model(**torch_inputs(arrays)).logits.numpy()
+
+
+def greedy_tokens(model, rows, T: int):
+    """T tokens after every prompt, [P, T], by the model's own prefill and decoding."""
+    hidden_PD, cache = nnx.jit(lambda model, rows: model.prefill(rows, 1, T))(model, rows)
+    found, step = [], nnx.jit(lambda model, *args: model.decode(*args))
+    for t in range(T):
+        found.append(np.asarray(model.unembed(hidden_PD)).argmax(-1))
+        hidden_PGD, cache = step(model, found[-1][:, None], t, cache, rows)
+        hidden_PD = hidden_PGD[:, 0]
+    return np.stack(found, 1)
+
+
+def torch_greedy_tokens(model, prompts, T: int):
+    """The same by transformers' `generate`."""
+    settings = dict(max_new_tokens=T, do_sample=False, eos_token_id=None, pad_token_id=0)
+    with torch.no_grad():
+        out = model.generate(**torch_inputs(batch(prompts, "left")), **settings)
+    return out[:, -T:].numpy()
