@@ -27,6 +27,7 @@ METRICS = {
     "rollout/tokens_per_s": "generated tokens per second of rollout",
     "rollout/gap": "mean |trainer - sampler| log-probability of fresh tokens, nats",
     "rollout/gap_max": "largest such gap, nats",
+    "rollout/gap_trusted": "1 where the sampler's log-probs served as old ones, else 0",
     "policy/loss": "minimised loss",
     "policy/kl": "weighted KL to the reference, nats",
     "policy/entropy": "mean entropy of the next-token distribution, nats; also per task",

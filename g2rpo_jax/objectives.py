@@ -35,6 +35,9 @@ class ObjectiveConfig:
       kl_coefficient: weight of the KL term to the reference policy; at 0 no reference copy is
         needed.
       kl_estimator: entry of KL_ESTIMATORS.
+      sampler_gap: nats; with several minibatches, the sampler's log-probs serve as those that the
+        ratio is taken against while |trainer - sampler| of recent steps (rollout/gap_max) was at
+        most this; else the trainer computes them. 0: always computed.
     """
 
     name: str = "clip"
@@ -45,6 +48,7 @@ class ObjectiveConfig:
     fixed_length: int = 1024
     kl_coefficient: float = 0.0
     kl_estimator: str = "k3"
+    sampler_gap: float = 0.0
 
     def __post_init__(self):
         lookup(OBJECTIVES, self.name, kind="objective")
@@ -74,6 +78,11 @@ class ObjectiveConfig:
             raise ValueError(
                 f"objective.kl_coefficient={self.kl_coefficient}: a negative weight rewards leaving"
                 " the reference; use a value >= 0"
+            )
+        if not self.sampler_gap >= 0:
+            raise ValueError(
+                f"objective.sampler_gap={self.sampler_gap}: a gap is never negative; use a value"
+                " >= 0 (0: log-probs are always computed)"
             )
 
 

@@ -173,7 +173,7 @@ def calls_of_step(config: RunConfig, response_tokens: int) -> dict[str, float]:
     """How often a step calls each program, with one round of generation."""
     batch = config.batch
     rounds = batch.rollout_prompts / (batch.generate_prompts or batch.rollout_prompts)
-    scored = batch.minibatches * (batch.minibatches > 1)
+    scored = batch.minibatches - 1  # the first one's ratio is 1: nothing to compute
     scored += batch.minibatches * bool(config.objective.kl_coefficient)
     counts = {
         "copy": float(config.model.rollout_copy),

@@ -211,6 +211,8 @@ def _step(trainer: Trainer, step: int) -> tuple[dict[str, float], list[samples.F
     learned = time.perf_counter()
     adv_PG = None
     if got.rows:
+        if config.batch.minibatches > 1:
+            numbers["rollout/gap_trusted"] = trainer.trusts_sampler()
         sums, adv_PG = trainer.learn(got.rows, step)
         numbers |= measure.update_numbers(sums, trainer.tasks)
         numbers["policy/lr"] = float(trainer.learning_rate(step))

@@ -1,5 +1,6 @@
 """What the stages of a run share: model, data, compiled programs, state; and the stages."""
 
+import collections
 import functools
 import time
 
@@ -28,6 +29,8 @@ from g2rpo_jax.train.feed import Drawn, Feed, held_out
 from g2rpo_jax.train.policy_step import StepBatch
 from g2rpo_jax.train.programs import Programs
 from g2rpo_jax.train.rows import COMPONENTS, Row, assign, stack, stack_part
+
+GAP_STEPS = 8  # steps whose largest gap between sampler and trainer is remembered
 
 
 class Trainer:
@@ -89,6 +92,7 @@ class Trainer:
         self.scorer = Scorer(config.reward, asked)
         self.surplus: list[Row] = []
         self.estimator = self.programs.estimator_state()
+        self.gaps: collections.deque[float] = collections.deque(maxlen=GAP_STEPS)
         make = functools.partial(state.create, tx=self.programs.tx)
         placed = rules.shardings(self.programs.state, self.mesh)
         self.reference = jax.tree.map(jnp.copy, params) if config.objective.kl_coefficient else None
@@ -244,7 +248,10 @@ class Trainer:
             minibatch = meshes.put_rows(self.mesh, StepBatch(**part))
             self.state, out = self.programs.update(self.state, self.frozen, minibatch)
             sums.append(out)
-        return jax.device_get(sums), adv_PG[: len(rows)]
+        sums = jax.device_get(sums)
+        if sums[0]["gap_tokens"]:  # none where every row was carried over
+            self.gaps.append(float(sums[0]["gap_max"]))
+        return sums, adv_PG[: len(rows)]
 
     def _places(self, rows: list[Row]) -> list[int | None]:
         """Which of the rows stand at this process's places of the batch; None: filler.
@@ -301,10 +308,10 @@ class Trainer:
             ),
         }
         where = (columns["inputs"], columns["response_PGT"])
-        if self.config.batch.minibatches > 1:
-            # Fresh rows: what this very program says of them now. Surplus rows keep the log-probs
-            # of the policy that drew them.
-            now_PGT = self._score_all(self.state.params, *where)
+        if self.config.batch.minibatches > 1 and not self.trusts_sampler():
+            # Fresh rows: what this very program says of them now; those of the first minibatch are
+            # never read. Surplus rows keep the log-probs of the policy that drew them.
+            now_PGT = self._score_all(self.state.params, *where, first=1)
             columns["old_logp_PGT"] = np.where(
                 fresh_P[:, None, None], now_PGT, columns["old_logp_PGT"]
             )
@@ -318,11 +325,17 @@ class Trainer:
             return None
         return row.drawn.prompt or self.feed.again(row.drawn.prompt_id).prompt
 
-    def _score_all(self, params, inputs, response_PGT) -> np.ndarray:
-        """Log-probs of this process's rows, a minibatch at a time (as in the update)."""
+    def trusts_sampler(self) -> bool:
+        """Whether the sampler's log-probs serve as old ones now; see objective.sampler_gap."""
+        bound = self.config.objective.sampler_gap
+        return bound > 0 and bool(self.gaps) and all(gap <= bound for gap in self.gaps)
+
+    def _score_all(self, params, inputs, response_PGT, first: int = 0) -> np.ndarray:
+        """Log-probs of this process's rows, a minibatch at a time (as in the update); zero for the
+        minibatches before `first`."""
         n = self.config.batch.minibatches
         out = np.zeros(response_PGT.shape, np.float32)
-        for k in range(n):
+        for k in range(first, n):
             part = jax.tree.map(lambda x, k=k: x[k::n], (inputs, response_PGT))
             part = meshes.put_rows(self.mesh, part)
             out[k::n] = meshes.own_rows(self.mesh, self.programs.score(params, self.frozen, *part))
@@ -351,6 +364,7 @@ class Trainer:
         """What a resumed run needs beside the device arrays, as JSON."""
         return {
             "estimator": [np.asarray(x).tolist() for x in jax.tree.leaves(self.estimator)],
+            "gaps": list(self.gaps),
             "position": self.feed.position,
             "order": self.stream.fingerprint,
             "surplus": [row.to_json() for row in self.surplus],
@@ -366,6 +380,7 @@ class Trainer:
             raise ValueError("the checkpoint holds the state of another advantage.name")
         pairs = zip(saved["estimator"], leaves, strict=True)
         self.estimator = form.unflatten([jnp.asarray(x, leaf.dtype) for x, leaf in pairs])
+        self.gaps.extend(saved.get("gaps", []))  # older checkpoints have none
         same = saved["order"] == self.stream.fingerprint
         if not same:  # at the places of surplus rows stand others now
             logging.warning(

@@ -1,0 +1,78 @@
+"""The stages, with a stand-in for the device."""
+
+import collections
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from g2rpo_jax.objectives import ObjectiveConfig
+from g2rpo_jax.parallel import mesh as meshes
+from g2rpo_jax.settings import BatchConfig
+from g2rpo_jax.train.trainer import Trainer
+
+P, G, T, N = 8, 2, 3, 4  # N minibatches
+
+
+def columns(bound, gaps, kl=0.0):
+    """StepBatch's columns of 8 rows in 4 minibatches (rows 3 and 4 carried over), and how many
+    minibatches were scored; the sampler said -1 everywhere, the trainer says -2."""
+    calls = []
+
+    def score(params, frozen, inputs, response_PGT):
+        calls.append(params)
+        return response_PGT * 0.0 - 2.0
+
+    example = types.SimpleNamespace(task="a")
+    rows = [
+        types.SimpleNamespace(
+            drawn=types.SimpleNamespace(home=0, prompt="prompt"),
+            example=example,
+            born=5 if p in (3, 4) else 6,
+            token_GT=np.ones((G, T), np.int32),
+            mask_GT=np.ones((G, T), bool),
+            logp_GT=np.full((G, T), -1, np.float32),
+        )
+        for p in range(P)
+    ]
+    trainer = Trainer.__new__(Trainer)
+    trainer.config = types.SimpleNamespace(
+        batch=BatchConfig(prompts=P, minibatches=N, microbatches=1, rollout_prompts=P),
+        objective=ObjectiveConfig(sampler_gap=bound, kl_coefficient=kl),
+    )
+    trainer.group = types.SimpleNamespace(count=1, index=0)
+    trainer.mesh = meshes.make(meshes.MeshConfig(), jax.devices()[:2])
+    trainer.encoder = types.SimpleNamespace(pack=lambda *_: np.zeros((P, 1), np.float32))
+    trainer.model_config, trainer.tasks, trainer.frozen = None, ("a",), None
+    trainer.state = types.SimpleNamespace(params="now")
+    trainer.reference = "reference" if kl else None
+    trainer.programs = types.SimpleNamespace(score=score)
+    trainer.gaps = collections.deque(gaps)
+    return trainer._columns(rows, np.zeros((P, G), np.float32), step=6), calls
+
+
+def test_old_log_probs_of_the_first_minibatch_are_never_read_and_not_computed():
+    got, calls = columns(bound=0.0, gaps=[0.0])
+    assert calls == ["now"] * (N - 1)
+    expected_P = np.array([0, -2, -2, -1, -1, -2, -2, -2])  # rows 0 and 4 are the first minibatch
+    np.testing.assert_array_equal(got["old_logp_PGT"][:, 0, 0], expected_P)
+    assert got["on_policy_P"].tolist() == [True, True, True, False, False, True, True, True]
+    assert columns(bound=0.0, gaps=[0.0], kl=0.1)[1] == ["now"] * (N - 1) + ["reference"] * N
+
+
+@pytest.mark.parametrize(
+    ("bound", "gaps", "trusted"),
+    [
+        (1e-3, [1e-4, 1e-3], True),
+        (1e-3, [1e-4, 2e-3, 1e-4], False),
+        (1e-3, [], False),  # nothing measured yet
+        (1e-3, [float("nan")], False),
+        (0.0, [0.0], False),
+    ],
+)
+def test_the_samplers_log_probs_serve_where_the_measured_gap_allows_it(bound, gaps, trusted):
+    got, calls = columns(bound, gaps)
+    assert len(calls) == (0 if trusted else N - 1)
+    if trusted:
+        assert np.all(got["old_logp_PGT"] == -1)
