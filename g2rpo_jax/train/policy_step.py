@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from g2rpo_jax import objectives, shaping
 from g2rpo_jax.models.logprobs import TokenStats, token_stats
+from g2rpo_jax.models.qwen3_vl.packing import Packing
 from g2rpo_jax.objectives import ObjectiveConfig
 from g2rpo_jax.parallel import constrain, rules
 from g2rpo_jax.parallel.mesh import replicated, row_sharding
@@ -39,6 +40,7 @@ class StepBatch:
       sampler_logp_PGT: float32 log-probs that the rollout reported (for the gap metric).
       ref_logp_PGT: float32 log-probs of the reference policy, or None without a KL term.
       task_P: int32 index of the row's task.
+      packing: of the rows, so that padding of responses does not pass through the layers; or None.
     """
 
     inputs: object
@@ -50,6 +52,7 @@ class StepBatch:
     sampler_logp_PGT: jax.Array
     ref_logp_PGT: jax.Array | None
     task_P: jax.Array
+    packing: Packing | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,19 +85,28 @@ class StepConfig:
 
 
 def response_stats(
-    graphdef, params, frozen, inputs, response_PGT, config: StepConfig
+    graphdef, params, frozen, inputs, response_PGT, packing: Packing | None, config: StepConfig
 ) -> TokenStats:
     """Log-probs and entropies of given responses: the one forward pass of training and scoring."""
     model = nnx.merge(graphdef, params, frozen)
-    hidden_PGTD = model.row_hidden(inputs, response_PGT, remat=config.remat)
-    return token_stats(
-        hidden_PGTD,
-        model.unembedding(),
-        response_PGT,
+    hidden = model.row_hidden(inputs, response_PGT, config.remat, packing)
+    stats = functools.partial(
+        token_stats,
+        table_VD=model.unembedding(),
         temperature=config.temperature,
-        chunk=config.logprob_chunk,
         vocab=model.vocab,
     )
+    if packing is None:
+        return stats(hidden, label_PGT=response_PGT, chunk=config.logprob_chunk)
+    rows = len(response_PGT) // len(hidden)  # of a pack: as many logits exist at one time
+    found = stats(
+        hidden[:, None],
+        label_PGT=packing.labels(response_PGT)[:, None],
+        chunk=config.logprob_chunk * rows,
+    )
+    both = jnp.stack([found.logp_PGT[:, 0], found.entropy_PGT[:, 0]], axis=-1)
+    both_PGTC = packing.predictions(both, response_PGT.shape)
+    return TokenStats(both_PGTC[..., 0], both_PGTC[..., 1])
 
 
 def over_parts(function, carry, tree, parts: int):
@@ -126,7 +138,8 @@ def _entropy_sums(stats: TokenStats, batch: StepBatch, config: StepConfig):
 
 def _loss(params, frozen, graphdef, batch: StepBatch, weight_PGT, entropy_sums, config: StepConfig):
     """This part's share of the minibatch loss, and its metric sums."""
-    stats = response_stats(graphdef, params, frozen, batch.inputs, batch.response_PGT, config)
+    where = batch.inputs, batch.response_PGT, batch.packing
+    stats = response_stats(graphdef, params, frozen, *where, config)
     mask_PGT = batch.mask_PGT.astype(jnp.float32)
     logp_PGT = jnp.where(batch.mask_PGT, stats.logp_PGT, 0.0)
     on_policy_P11 = batch.on_policy_P[:, None, None]
@@ -191,9 +204,8 @@ def policy_step(
         if config.entropy_weight:
             # Which side of its band a task is on depends on all rows: one look before the gradient.
             def look(_, part):
-                stats = response_stats(
-                    graphdef, state.params, frozen, part.inputs, part.response_PGT, config
-                )
+                where = part.inputs, part.response_PGT, part.packing
+                stats = response_stats(graphdef, state.params, frozen, *where, config)
                 return None, _entropy_sums(stats, part, config)
 
             _, per_part = over_parts(look, None, batch, config.microbatches)
@@ -242,21 +254,23 @@ def compile_step(
     )
 
 
-def score(graphdef, config: StepConfig, params, frozen, inputs, response_PGT) -> jax.Array:
+def score(
+    graphdef, config: StepConfig, params, frozen, inputs, response_PGT, packing=None
+) -> jax.Array:
     """Log-probs of given responses under given parameters, float32 [P, G, T]."""
     stats = functools.partial(response_stats, graphdef, params, frozen, config=config)
     if config.microbatches == 1:
-        return stats(inputs, response_PGT).logp_PGT
+        return stats(inputs, response_PGT, packing).logp_PGT
     _, logp = over_parts(
         lambda _, part: (None, stats(*part).logp_PGT),
         None,
-        (inputs, response_PGT),
+        (inputs, response_PGT, packing),
         config.microbatches,
     )
     return logp.swapaxes(0, 1).reshape(response_PGT.shape)
 
 
 def compile_score(graphdef, config: StepConfig, mesh: Mesh):
-    """`score` jitted: (params, frozen, inputs, response_PGT) -> logp_PGT."""
+    """`score` jitted: (params, frozen, inputs, response_PGT[, packing]) -> logp_PGT."""
     scored = constrain.over(mesh, functools.partial(score, graphdef, config))
     return jax.jit(scored, out_shardings=row_sharding(mesh))

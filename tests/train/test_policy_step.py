@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from g2rpo_jax.models.logprobs import token_stats
+from g2rpo_jax.models.qwen3_vl import packing
 from g2rpo_jax.objectives import ObjectiveConfig
 from g2rpo_jax.parallel import rules
 from g2rpo_jax.parallel.mesh import MeshConfig, make, row_sharding
@@ -180,3 +181,22 @@ def test_no_array_of_tokens_by_vocabulary_lives_at_once():
     grad = jax.jit(jax.grad(loss, argnums=(0, 1)))
     memory = grad.lower(hidden, table, label).compile().memory_analysis()
     assert memory.temp_size_in_bytes < 4096 * 4096 * 4 / 8
+
+
+@pytest.mark.parametrize("mesh, parts", [((1, 1, 1), 2), ((2, 2, 2), 1)])
+def test_packed_responses_change_nothing(whole, mesh, parts):
+    batch = tiny.batch()
+    length_PG = batch.mask_PGT.sum(-1)
+    assert {0, 1, 6} <= set(length_PG.flat)  # filler, one token, all there is room for
+    shards = mesh[0] * mesh[1]
+    packs_BR = packing.by_pack(len(length_PG), shards, parts)
+    made = packing.layout(
+        batch.response_PGT,
+        length_PG,
+        batch.inputs.next_position_P,
+        shards=shards,
+        parts=parts,
+        places=packing.fed(length_PG).sum(1)[packs_BR].sum(1).max() + 1,  # one of padding
+    )
+    config = dataclasses.replace(CONFIG, microbatches=parts)
+    tiny.close(step(config, mesh, dataclasses.replace(batch, packing=made)), whole)

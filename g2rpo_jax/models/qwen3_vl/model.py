@@ -18,6 +18,7 @@ from g2rpo_jax.models.qwen3_vl import rope, text
 from g2rpo_jax.models.qwen3_vl.config import Qwen3VLConfig
 from g2rpo_jax.models.qwen3_vl.embedding import embed
 from g2rpo_jax.models.qwen3_vl.layout import RowInputs
+from g2rpo_jax.models.qwen3_vl.packing import Packing
 from g2rpo_jax.models.qwen3_vl.row_attention import (
     decode_attention,
     features_first,
@@ -84,7 +85,11 @@ class Qwen3VL(nnx.Module):
         self.vision = VisionTower(config.vision, rngs, param_dtype)
 
     def row_hidden(
-        self, inputs: RowInputs, response_PGT: jax.Array, remat: str = "none"
+        self,
+        inputs: RowInputs,
+        response_PGT: jax.Array,
+        remat: str = "none",
+        packing: Packing | None = None,
     ) -> jax.Array:
         """The final hidden state that predicts each response token: [P, G, T, D].
 
@@ -94,36 +99,62 @@ class Qwen3VL(nnx.Module):
           inputs: the prompts.
           response_PGT: int32 token ids, anything behind the end; the last one is not fed.
           remat: what a layer's backward pass keeps (`text.REMAT`): "none" recomputes nothing.
+          packing: of the B packs that the rows are; only used tokens pass through the layers, and
+            the result is [B, R * G + L, D], in the order of `Packing.labels`.
         """
         P, G, T = response_PGT.shape
         S, U = inputs.tokens_PS.shape[1], T - 1
+        B = P if packing is None else len(packing.token_BL)
+        prompts = P // B * S  # tokens of prompts in a pack; a row is a pack of one by itself
         config = self.config.text
         prompt_PSD, deepstack_KPSD = self._embed_prompt(inputs, remat)
-        fed_PUD = self._embed_tokens(response_PGT[:, :, :U].reshape(P, G * U))
-        place_U = jnp.arange(U, dtype=jnp.int32)
-        angles = self._angles(inputs, jnp.broadcast_to(place_U[None], (G, U)).reshape(G * U))
+        if packing is None:
+            token_BL = response_PGT[:, :, :U].reshape(P, G * U)
+            place_GU = jnp.broadcast_to(jnp.arange(U, dtype=jnp.int32)[None], (G, U))
+            next_P1 = jnp.asarray(inputs.next_position_P)[:, None]
+            position_BL = next_P1 + place_GU.reshape(1, G * U)
+        else:
+            token_BL, position_BL = packing.token_BL, packing.position_BL
+        fed_BLD = self._embed_tokens(token_BL)
+        angles = self._angles(inputs, position_BL)
 
-        def layer(x_PLD, w, deepstack_PSD):
-            q, k, v = text.queries_keys_values(config, w, x_PLD, angles)
+        def rows(x_BL: jax.Array, *shape: int) -> jax.Array:
+            return x_BL.reshape(P, *shape, *x_BL.shape[2:])
+
+        def layer(x_BLD, w, deepstack_PSD):
+            q, k, v = text.queries_keys_values(config, w, x_BLD, angles)
             mask_PS = jnp.asarray(inputs.mask_PS)
-            out_PLA = prompt_attention(q[:, :S], k[:, :S], v[:, :S], mask_PS)
+            prompt_q, prompt_k, prompt_v = (rows(a[:, :prompts], S) for a in (q, k, v))
+            out_PSA = prompt_attention(prompt_q, prompt_k, prompt_v, mask_PS)
+            out_BLA = out_PSA.reshape(B, prompts, -1)
             if U:
-                own = [a[:, S:].reshape(P, G, U, *a.shape[2:]) for a in (q, k, v)]
-                key, value = features_first(k[:, :S]), heads_first(v[:, :S])
+                own = [a[:, prompts:] for a in (q, k, v)]
+                if packing is not None:
+                    own = [packing.unpack(a) for a in own]
+                own = [rows(a, G, U) for a in own]
+                key, value = features_first(prompt_k), heads_first(prompt_v)
                 own_PUA = response_attention(*own, key, value, mask_PS)
-                out_PLA = jnp.concatenate([out_PLA, own_PUA], axis=1)
-            x_PLD = text.after_attention(config, w, x_PLD, out_PLA)
+                own_BMA = own_PUA.reshape(B, -1, own_PUA.shape[-1])
+                own_BLA = own_BMA if packing is None else packing.pack(own_BMA)
+                out_BLA = jnp.concatenate([out_BLA, own_BLA], axis=1)
+            x_BLD = text.after_attention(config, w, x_BLD, out_BLA)
             if deepstack_PSD is not None:
-                x_PLD = x_PLD + jnp.pad(deepstack_PSD, ((0, 0), (0, G * U), (0, 0)))
-            return x_PLD, None
+                deepstack_BSD = deepstack_PSD.reshape(B, prompts, -1)
+                behind = x_BLD.shape[1] - prompts
+                x_BLD = x_BLD + jnp.pad(deepstack_BSD, ((0, 0), (0, behind), (0, 0)))
+            return x_BLD, None
 
-        x_PLD = constrain.constrain(jnp.concatenate([prompt_PSD, fed_PUD], axis=1), "rows")
-        x_PLD, _ = self._scan(layer, x_PLD, deepstack_KPSD, remat)
-        x_PLD = constrain.constrain(x_PLD, "rows")
-        first_PD = _last_token(x_PLD[:, :S], inputs)
+        prompt_BSD = prompt_PSD.reshape(B, prompts, -1)
+        x_BLD = constrain.constrain(jnp.concatenate([prompt_BSD, fed_BLD], axis=1), "rows")
+        x_BLD, _ = self._scan(layer, x_BLD, deepstack_KPSD, remat)
+        x_BLD = constrain.constrain(x_BLD, "rows")
+        first_PD = _last_token(rows(x_BLD[:, :prompts], S), inputs)
         first_PG1D = jnp.broadcast_to(first_PD[:, None, None], (P, G, 1, first_PD.shape[-1]))
-        hidden_PGUD = x_PLD[:, S:].reshape(P, G, U, config.hidden_size)
-        return self._final(jnp.concatenate([first_PG1D, hidden_PGUD], axis=2))
+        hidden_BLD = x_BLD[:, prompts:]
+        if packing is not None:
+            first_BFD = first_PG1D.reshape(B, -1, first_PD.shape[-1])
+            return self._final(jnp.concatenate([first_BFD, hidden_BLD], axis=1))
+        return self._final(jnp.concatenate([first_PG1D, rows(hidden_BLD, G, U)], axis=2))
 
     def prompt_hidden(self, inputs: RowInputs) -> jax.Array:
         """The final hidden state of every prompt token: [P, S, D]."""
@@ -314,14 +345,17 @@ class Qwen3VL(nnx.Module):
             deepstack_KPMD = constrain.constrain(deepstack_KPMD, None, "rows")
         return x_PSD, deepstack_KPMD
 
-    def _angles(self, inputs: RowInputs, place_U: jax.Array | None) -> rope.Angles:
-        """Rotations of the prompt, followed by those of response places if given."""
-        position_P3L = jnp.asarray(inputs.position_P3S)
-        if place_U is not None:
-            place_PU = jnp.asarray(inputs.next_position_P)[:, None] + place_U[None]
-            place_P3U = jnp.broadcast_to(place_PU[:, None], (len(place_PU), 3, len(place_U)))
-            position_P3L = jnp.concatenate([position_P3L, place_P3U], axis=2)
-        return rope.mrope(self.config.text, position_P3L, self._wide)
+    def _angles(self, inputs: RowInputs, position_BL: jax.Array | None) -> rope.Angles:
+        """Rotations of the prompts, followed by those of the responses at these positions."""
+        prompt = rope.mrope(self.config.text, jnp.asarray(inputs.position_P3S), self._wide)
+        if position_BL is None:
+            return prompt
+        B, L = position_BL.shape
+        position_B3L = jnp.broadcast_to(position_BL[:, None], (B, 3, L))
+        own = rope.mrope(self.config.text, position_B3L, self._wide)
+        pairs = zip(prompt, own, strict=True)
+        cos, sin = (jnp.concatenate([a.reshape(B, -1, a.shape[-1]), b], axis=1) for a, b in pairs)
+        return cos, sin
 
     def _final(self, hidden: jax.Array) -> jax.Array:
         return text.rms_norm(hidden, self.norm[...], self.config.text.rms_norm_eps)
