@@ -1,0 +1,197 @@
+"""What is measured: each part asks the workers in turns and gives rows."""
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from speed.session import Worker, WorkerError
+from speed.table import in_turns, rows_of
+from speed.workloads import WORKLOADS
+
+AGREEMENT = 2e-3  # largest difference of a log-prob between ours and transformers, float32
+# Sequences at a time that TRL is tried with; 0: all.
+TRL_PARTS = {"W1": (0, 32), "W2": (0, 16), "W3": (0, 8)}
+COMPILED = ("W1",)  # torch.compile takes a minute for every model
+
+
+class Run:
+    """Workers, folders and what is common to all parts.
+
+    Attributes:
+      rows: of the table so far. notes: settings that workers chose, and what else is to be known.
+    """
+
+    def __init__(self, workers: dict[str, Worker], folder: Path, rounds: int, say: Callable):
+        self.workers, self.folder, self.rounds, self.say = workers, folder, rounds, say
+        self.rows: list[dict] = []
+        self.notes: dict[str, dict] = {}
+        self.peak = 0.0
+
+    def hello(self, names: list[str]) -> dict:
+        """Versions of every side; the peak is the best rate of any of them."""
+        said = {}
+        for name in names:
+            try:
+                said[name] = self.workers[name].ask("hello")
+            except WorkerError as error:
+                said[name] = {"error": str(error)}
+        self.peak = max(each.get("gemm_flops", 0.0) for each in said.values())
+        return said
+
+    def workload(self, name: str) -> None:
+        """Agreement, rollout, policy step and whole step of one workload."""
+        note = self.notes.setdefault(name, {})
+        folder = str(self.folder / name)
+        ours, torch = self.workers["ours"], self.workers["transformers"]
+        self.say(f"{name}: loading and tuning")
+        ours.ask("prepare", workload=name, folder=folder, variants=["shared", "repeated"])
+        sides = {"ours": ours, "ours-repeated": ours}
+        for variant in ("shared", "repeated"):
+            key = "ours" if variant == "shared" else "ours-repeated"
+            note[key] = ours.ask("tune", variant=variant)
+        for peer in ("transformers", "transformers+compile"):
+            if peer.endswith("compile") and name not in COMPILED:
+                continue
+            try:
+                note[peer] = self._prepare_torch(peer, name, folder)
+                sides[peer] = self.workers[peer]
+            except WorkerError as error:
+                self._failed(name, ("rollout", "policy_step"), peer, error)
+        if "transformers" in sides:
+            note["largest_difference_of_logps"] = self._agreement(name, ours, torch)
+        for phase in ("rollout", "policy_step"):
+            self._phase(name, phase, sides)
+        for peer in ("transformers", "transformers+compile"):
+            self.workers[peer].close()
+        self._rl_steps(name, folder)
+
+    def _prepare_torch(self, peer: str, name: str, folder: str) -> dict:
+        compiled, worker = peer.endswith("compile"), self.workers[peer]
+        began = time.perf_counter()
+        worker.ask("prepare", workload=name, folder=folder, compiled=compiled)
+        if compiled:  # every size compiles again: the eager ones' best size and head
+            tuned = self.notes[name].get("transformers", {})
+            chosen = {
+                "sizes": [tuned.get("microbatch", 128)],
+                "heads": [tuned.get("head", "plain")],
+            }
+        else:
+            chosen = {}
+        tuned = worker.ask("tune", repeats=1, **chosen)
+        return tuned | {"tuning_s": round(time.perf_counter() - began, 1)}
+
+    def _agreement(self, name: str, ours: Worker, torch: Worker) -> float:
+        paths = [str(self.folder / f"{name}.{side}.npy") for side in ("ours", "torch")]
+        ours.ask("logps", out=paths[0])
+        torch.ask("logps", out=paths[1])
+        difference = float(np.abs(np.load(paths[0]) - np.load(paths[1])).max())
+        if difference > AGREEMENT:
+            raise WorkerError(f"{name}: log-probs differ by {difference:.1e}: not the same model")
+        return difference
+
+    def _phase(self, name: str, phase: str, sides: dict[str, Worker]) -> None:
+        def call(peer: str, worker: Worker) -> Callable[[], float]:
+            extra = {}
+            if peer.startswith("ours"):
+                extra["variant"] = "repeated" if peer.endswith("repeated") else "shared"
+            elif phase == "rollout":
+                extra["compiled"] = peer.endswith("compile")
+
+            def one() -> float:
+                reply = worker.ask("time", phase=phase, **extra)
+                self._noted(name, phase, peer, reply)
+                return reply["seconds"]
+
+            return one
+
+        calls = {peer: call(peer, worker) for peer, worker in sides.items()}
+        self._add(name, phase, *in_turns(calls, self.rounds))
+
+    def _noted(self, name: str, phase: str, peer: str, reply: dict) -> None:
+        """Keeps the highest memory, and the seconds that the first call spent compiling."""
+        seen = self.notes[name].setdefault("calls", {}).setdefault(f"{phase} {peer}", {})
+        seen["peak_rss_gib"] = reply["peak_rss_gib"]
+        seen["compile_s"] = round(seen.get("compile_s", 0.0) + reply.get("compile_s", 0.0), 2)
+        if "numbers" in reply:
+            seen.setdefault("numbers", []).append(reply["numbers"])
+
+    def _add(self, name: str, phase: str, found: dict, errors: dict, text_only=()) -> None:
+        rows = rows_of(WORKLOADS[name], phase, found, errors, self.peak, text_only)
+        self.rows += rows
+        for row in rows:
+            got = row.get("error") or f"{row['ratio']:.2f} times, {row['ours_s']:.3f} s"
+            self.say(f"{name} {phase} against {row['peer']}: {got}")
+
+    def _failed(self, name: str, phases: tuple[str, ...], peer: str, error: Exception) -> None:
+        self.say(f"{name}: {error}")
+        self.rows += [
+            {"workload": name, "phase": phase, "peer": peer, "error": str(error)}
+            for phase in phases
+        ]
+
+    def _rl_steps(self, name: str, folder: str) -> None:
+        """Whole steps through each side's trainer: pictures and texts in, an update at the end."""
+        note, ours = self.notes[name], self.workers["ours"]
+        ours.ask("begin")
+        sides = {"ours": ours}
+        trl, tunix = self.workers["trl"], self.workers["tunix"]
+        try:
+            tried = {}
+            for micro in TRL_PARTS[name]:
+                trl.ask("prepare", workload=name, folder=folder, micro=micro)
+                trl.ask("time", phase="rl_step")
+                tried[micro] = trl.ask("time", phase="rl_step")["seconds"]
+            best = min(tried, key=tried.get)
+            if best != micro:
+                trl.ask("prepare", workload=name, folder=folder, micro=best)
+            sides["trl"] = trl
+            note["trl"] = {"microbatch": best, "tried": tried}
+        except WorkerError as error:
+            self._failed(name, ("rl_step",), "trl", error)
+        try:
+            note["tunix"] = tunix.ask("prepare", workload=name, folder=folder)
+            sides["tunix"] = tunix
+        except WorkerError as error:
+            self._failed(name, ("rl_step",), "tunix", error)
+
+        def call(peer: str, worker: Worker) -> Callable[[], float]:
+            def one() -> float:
+                reply = worker.ask("time", phase="rl_step")
+                self._noted(name, "rl_step", peer, reply)
+                return reply["seconds"]
+
+            return one
+
+        calls = {peer: call(peer, worker) for peer, worker in sides.items()}
+        self._add(name, "rl_step", *in_turns(calls, self.rounds), text_only=("tunix",))
+        trl.close()
+        tunix.close()
+
+    def tiny_step(self) -> None:
+        """W4: the tiny config's own step, and where its time goes."""
+        ours, steps = self.workers["ours"], max(2, 2 * self.rounds)
+        began = time.perf_counter()
+        ours.ask("begin", config="tiny")
+        first = [ours.ask("time", phase="rl_step") for _ in range(2)]  # both compile
+        ready = time.perf_counter() - began
+        replies = [ours.ask("time", phase="rl_step") for _ in range(steps)]
+        took = [reply["seconds"] for reply in replies]
+        numbers = [reply["numbers"] for reply in replies]
+        names = sorted(set.intersection(*(set(n) for n in numbers)))
+        medians = {name: round(statistics.median(n[name] for n in numbers), 4) for name in names}
+        self.notes["W4"] = {
+            "numbers": medians,
+            "first_two_steps_ready_s": round(ready, 1),
+            "compile_s": round(sum(reply["compile_s"] for reply in first), 1),
+            "compile_s_afterwards": round(sum(reply["compile_s"] for reply in replies), 2),
+            "peak_rss_gib": replies[-1]["peak_rss_gib"],
+        }
+        row = {"workload": "W4", "phase": "rl_step", "peer": ""}
+        median = statistics.median(took)
+        row |= {"ours_s": median, "ours_low_s": min(took), "ours_high_s": max(took)}
+        if "rollout/tokens_per_s" in medians:
+            row["tokens_per_s"] = round(medians["rollout/tokens_per_s"])
+        self.rows.append(row)
+        self.say(f"W4 rl_step: {median:.3f} s")
