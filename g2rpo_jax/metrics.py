@@ -39,6 +39,7 @@ METRICS = {
     "batch/rows": "rows trained on, count",
     "batch/padding_tokens_share": "token slots of the step's packed prompts that are empty, share",
     "batch/padding_patches_share": "patch slots of the step's packed prompts that are empty, share",
+    "batch/padding_responses_share": "response token slots of the step's updates that are empty",
     "eval/accuracy": "held-out accuracy, greedy; mean of tasks, and per task",
     "eval/accuracy_stderr": "standard error of it over rows; per task",
     "eval/format": "held-out format score; mean of tasks, and per task",

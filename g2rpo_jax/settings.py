@@ -4,6 +4,7 @@ Every field, its default and its check; `config.RunConfig` puts them together.
 """
 
 import dataclasses
+import itertools
 
 from g2rpo_jax import tables
 from g2rpo_jax.shaping import ENTROPY_ESTIMATORS
@@ -89,6 +90,10 @@ class BatchConfig:
       prompts: rows trained on per step, after filtering.
       minibatches: optimiser updates a step; each takes prompts / minibatches rows.
       microbatches: equal parts of a minibatch whose gradients are added up.
+      packed_shares: rising shares of all responses x (max_tokens - 1) token slots. What responses
+        use of the rows that a device works through together (its rows of a micro-batch) is packed
+        into the smallest share that holds it, and no padding passes through the layers. Each share
+        is a program to compile once it is first used. What fits none is not packed.
     """
 
     rollout_prompts: int = 128
@@ -96,11 +101,18 @@ class BatchConfig:
     prompts: int = 128
     minibatches: int = 1
     microbatches: int = 8
+    packed_shares: tuple[float, ...] = ()
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            minimum = int(field.name != "generate_prompts")
-            at_least(f"batch.{field.name}", getattr(self, field.name), minimum)
+            if field.name != "packed_shares":
+                minimum = int(field.name != "generate_prompts")
+                at_least(f"batch.{field.name}", getattr(self, field.name), minimum)
+        shares = (0.0, *self.packed_shares, 1.0)
+        if not all(a < b for a, b in itertools.pairwise(shares)):
+            raise ValueError(
+                f"batch.packed_shares={self.packed_shares} must rise and lie between 0 and 1"
+            )
         if self.generate_prompts and self.rollout_prompts % self.generate_prompts:
             raise ValueError(
                 f"batch.generate_prompts={self.generate_prompts} does not divide "

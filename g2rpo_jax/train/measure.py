@@ -73,9 +73,10 @@ def update_numbers(sums: list[dict], tasks: tuple[str, ...]) -> dict[str, float]
 
 def padding_numbers(packed: Mapping[str, int]) -> dict[str, float]:
     """Shares of padding in what was packed (rollout.encoder.Encoder.packed); patches only where the
-    bucket has any."""
+    bucket has any, responses only where the step had an update."""
     shares = {}
-    for name, slots in (("tokens", "token_slots"), ("patches", "patch_slots")):
+    kinds = ("tokens", "token_slots"), ("patches", "patch_slots"), ("responses", "response_slots")
+    for name, slots in kinds:
         if packed[slots]:
             shares[f"batch/padding_{name}_share"] = 1 - packed[name] / packed[slots]
     return shares

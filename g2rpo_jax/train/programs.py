@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from g2rpo_jax import advantages, shaping
 from g2rpo_jax.config import RunConfig
 from g2rpo_jax.models.qwen3_vl import Qwen3VL, Qwen3VLConfig, layout
+from g2rpo_jax.models.qwen3_vl.packing import Packing
 from g2rpo_jax.parallel import mesh as meshes
 from g2rpo_jax.parallel import rules
 from g2rpo_jax.platform import Backend
@@ -24,7 +25,7 @@ from g2rpo_jax.rewards import TASKS, TYPE_TASKS
 from g2rpo_jax.rollout import decode
 from g2rpo_jax.rollout.engine import Engine
 from g2rpo_jax.rollout.sampler import SamplingConfig
-from g2rpo_jax.train import state
+from g2rpo_jax.train import packs, state
 from g2rpo_jax.train.policy_step import StepBatch, StepConfig, compile_score, compile_step
 from g2rpo_jax.train.rows import COMPONENTS
 
@@ -47,13 +48,14 @@ class Programs:
 
     Attributes:
       update: (TrainState, frozen, StepBatch) -> (TrainState, metric sums).
-      score: (params, frozen, inputs, response_PGT) -> logp_PGT.
+      score: (params, frozen, inputs, response_PGT, packing) -> logp_PGT.
       copy: (params, frozen) -> the weights that are sampled from; None without model.rollout_copy.
       engine, greedy: generation for training, and for evaluation (one greedy response).
       advantage: (advantages.Group, estimator state) -> (adv_PG, estimator state).
       length_reward: (length_PG, task_P) -> eq. 9, [P, G].
       groups: what the estimator's `task_P` counts.
       schedule: learning rate by update.
+      places: sizes of packs that updates and scoring may have (`train.packs`).
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class Programs:
             graphdef, self.tx, step_config, mesh, self.state, frozen, backend.donate
         )
         self.score = compile_score(graphdef, step_config, mesh)
+        self.places = packs.sizes(config, mesh)
         build = functools.partial(
             Engine,
             graphdef,
@@ -144,13 +147,15 @@ class Programs:
             weights = placed(copied, rules.copied(copied, mesh))
         step_state = placed(self.state, rules.shardings(self.state, mesh))
         frozen = placed(self.frozen, rules.shardings(self.frozen, mesh))
-        batch = placed(self.batch(P, tokens, patches), rows)
-        scored = (step_state.params, frozen, batch.inputs, batch.response_PGT)
-        found = [
-            *self._generation("", self.engine, weights, tokens, patches),
-            Call("score", self.score, scored),
-            Call("update", self.update, (step_state, frozen, batch)),
-        ]
+        found = self._generation("", self.engine, weights, tokens, patches)
+        # Any packing is the same program but for its size: the largest stands for all.
+        for suffix, places in (("", None), *[("_packed", n) for n in self.places[-1:]]):
+            batch = placed(self.batch(P, tokens, patches, places), rows)
+            scored = (step_state.params, frozen, batch.inputs, batch.response_PGT, batch.packing)
+            found += [
+                Call(f"score{suffix}", self.score, scored),
+                Call(f"update{suffix}", self.update, (step_state, frozen, batch)),
+            ]
         if self.copy is not None:
             found.append(Call("copy", self.copy, (step_state.params, frozen)))
         P = config.batch.prompts
@@ -215,8 +220,16 @@ class Programs:
         one = layout.empty(self.model_config, 1, S, N, self.dtype)
         return jax.tree.map(lambda x: _shape((P, *x.shape[1:]), x.dtype), one)
 
-    def batch(self, P: int, S: int, N: int) -> StepBatch:
-        """Shapes of P rows to train on."""
+    def packing(self, P: int, places: int) -> Packing:
+        """Shapes of the packing of P rows."""
+        B = meshes.row_ways(self.mesh) * self.config.batch.microbatches
+        slots = P // B * self.config.responses * (self.config.max_tokens - 1)
+        names = [field.name for field in dataclasses.fields(Packing)]
+        shapes = {name: (B, slots if name == "place_BM" else places) for name in names}
+        return Packing(**{name: _shape(shape, np.int32) for name, shape in shapes.items()})
+
+    def batch(self, P: int, S: int, N: int, places: int | None = None) -> StepBatch:
+        """Shapes of P rows to train on; packed into so many places, or not."""
         G, T = self.config.responses, self.config.max_tokens
         each_PGT = _shape((P, G, T), np.float32)
         return StepBatch(
@@ -229,6 +242,7 @@ class Programs:
             sampler_logp_PGT=each_PGT,
             ref_logp_PGT=each_PGT if self.config.objective.kl_coefficient else None,
             task_P=_shape((P,), np.int32),
+            packing=None if places is None else self.packing(P, places),
         )
 
 

@@ -40,6 +40,7 @@ MAY_CHANGE = {
     "host_devices": CLOSE,
     "batch.microbatches": CLOSE,
     "batch.generate_prompts": CLOSE,
+    "batch.packed_shares": CLOSE,
     "decode_chunk": CLOSE,
     "reward.workers": "",
     "reward.deadline_s": LIMIT,

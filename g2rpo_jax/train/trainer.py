@@ -26,6 +26,7 @@ from g2rpo_jax.rollout.encoder import Encoder
 from g2rpo_jax.rollout.engine import Rollout, join
 from g2rpo_jax.train import state
 from g2rpo_jax.train.feed import Drawn, Feed, held_out
+from g2rpo_jax.train.packs import Packs
 from g2rpo_jax.train.policy_step import StepBatch
 from g2rpo_jax.train.programs import Programs
 from g2rpo_jax.train.rows import COMPONENTS, Row, assign, stack, stack_part
@@ -90,6 +91,7 @@ class Trainer:
         self.limits = {k: t.max_tokens or config.max_tokens for k, t in config.tasks.items()}
         asked = {name: TaskReward(t.reward, t.format_weight) for name, t in config.tasks.items()}
         self.scorer = Scorer(config.reward, asked)
+        self.packs = Packs(config, self.mesh, self.group)
         self.surplus: list[Row] = []
         self.estimator = self.programs.estimator_state()
         self.gaps: collections.deque[float] = collections.deque(maxlen=GAP_STEPS)
@@ -239,13 +241,13 @@ class Trainer:
         self.programs.drop_copy()
         adv_PG, self.estimator = self.programs.advantage(self._group(rows), self.estimator)
         adv_PG = np.asarray(adv_PG)
-        columns = self._columns(rows, adv_PG, step)
+        columns, packings = self._columns(rows, adv_PG, step)
         sums = []
         for k in range(n):
             part = jax.tree.map(lambda x, k=k: x[k::n], columns)
             if k:
                 part["on_policy_P"] = np.zeros_like(part["on_policy_P"])
-            minibatch = meshes.put_rows(self.mesh, StepBatch(**part))
+            minibatch = meshes.put_rows(self.mesh, StepBatch(**part, packing=packings[k]))
             self.state, out = self.programs.update(self.state, self.frozen, minibatch)
             sums.append(out)
         sums = jax.device_get(sums)
@@ -286,11 +288,14 @@ class Trainer:
             num_tasks=len(self.programs.groups),
         )
 
-    def _columns(self, rows: list[Row], adv_PG: np.ndarray, step: int) -> dict:
-        """StepBatch's arrays of this process's rows, with filler, on the host."""
-        places = self._places(rows)
+    def _columns(self, rows: list[Row], adv_PG: np.ndarray, step: int) -> tuple[dict, list]:
+        """StepBatch's arrays of this process's rows, with filler, on the host; and the packing of
+        each minibatch."""
+        places, like = self._places(rows), rows[0]
         own = [None if i is None else rows[i] for i in places]
-        P, like = len(own), rows[0]
+        P = len(own)
+        order_P = self.packs.even(stack(own, "length_G", P, like))
+        places, own = [places[p] for p in order_P], [own[p] for p in order_P]
         fresh_P = np.array([row is None or row.born == step for row in own])
         columns = {
             "inputs": self.encoder.pack([self._prompt(r) for r in own], P, self.model_config),
@@ -307,7 +312,11 @@ class Trainer:
                 [-1 if r is None else self.tasks.index(r.example.task) for r in own], np.int32
             ),
         }
-        where = (columns["inputs"], columns["response_PGT"])
+        next_P = columns["inputs"].next_position_P
+        packed = self.packs.layouts(columns["response_PGT"], columns["mask_PGT"], next_P)
+        counts = {"responses": packed.used, "response_slots": packed.slots}
+        self.encoder.packed.update(counts)
+        where = (columns["inputs"], columns["response_PGT"], packed.minibatches)
         if self.config.batch.minibatches > 1 and not self.trusts_sampler():
             # Fresh rows: what this very program says of them now; those of the first minibatch are
             # never read. Surplus rows keep the log-probs of the policy that drew them.
@@ -317,7 +326,7 @@ class Trainer:
             )
         if self.reference is not None:
             columns["ref_logp_PGT"] = self._score_all(self.reference, *where)
-        return columns
+        return columns, packed.minibatches
 
     def _prompt(self, row: Row | None) -> Prompt | None:
         """A row's prompt; encoded here too where filtering moved the row to another process."""
@@ -330,14 +339,14 @@ class Trainer:
         bound = self.config.objective.sampler_gap
         return bound > 0 and bool(self.gaps) and all(gap <= bound for gap in self.gaps)
 
-    def _score_all(self, params, inputs, response_PGT, first: int = 0) -> np.ndarray:
+    def _score_all(self, params, inputs, response_PGT, packings, first: int = 0) -> np.ndarray:
         """Log-probs of this process's rows, a minibatch at a time (as in the update); zero for the
         minibatches before `first`."""
         n = self.config.batch.minibatches
         out = np.zeros(response_PGT.shape, np.float32)
         for k in range(first, n):
             part = jax.tree.map(lambda x, k=k: x[k::n], (inputs, response_PGT))
-            part = meshes.put_rows(self.mesh, part)
+            part = meshes.put_rows(self.mesh, (*part, packings[k]))
             out[k::n] = meshes.own_rows(self.mesh, self.programs.score(params, self.frozen, *part))
         return out
 
