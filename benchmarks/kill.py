@@ -256,7 +256,7 @@ def compare(one: Path, other: Path, steps: int) -> list[tuple[str, str, bool]]:
     add("pictures", f"{len(x)} files", x, y)
     x, y = (json.loads((run / "summary.json").read_text()) for run in (one, other))
     for summary in (x, y):
-        del summary["wall_seconds"], summary["compile"]
+        del summary["wall_seconds"], summary["seconds"], summary["compile"]
     add("summary.json", f"{len(x)} entries", x, y)
     return out
 

@@ -45,11 +45,18 @@ METRICS = {
     "eval/format": "held-out format score; mean of tasks, and per task",
     "eval/length_tokens": "held-out response length, tokens; mean of tasks, and per task",
     "data/skipped": "rows skipped while reading or encoding, count since the start",
-    "time/rollout_s": "seconds of generation and decoding to text",
-    "time/reward_s": "seconds of scoring",
-    "time/update_s": "seconds of advantages and optimiser updates",
-    "time/eval_s": "seconds of evaluation",
-    "time/step_s": "seconds of the whole step, evaluation left out",
+    "time/data_s": "seconds of waiting for encoded prompts and packing them",
+    "time/rollout_s": "seconds of sampling tokens",
+    "time/reward_s": "seconds of decoding to text and scoring",
+    "time/advantage_s": "seconds of advantages",
+    "time/score_s": "seconds of old and reference log-probabilities",
+    "time/update_s": "seconds of optimiser updates",
+    "time/step_s": "seconds of the whole step: the six above",
+    "time/log_s": "seconds of writing numbers and samples since the line before",
+    "time/eval_s": "seconds of evaluation since the line before",
+    "time/checkpoint_s": "seconds that checkpoints held the run up since the line before",
+    "time/start_s": "seconds from the program's beginning to the first evaluation or step",
+    "time/wall_s": "seconds of the run, earlier lives included: start, steps and the lines' rest",
     "compile/count": "XLA programs compiled or read back, count since the process began",
     "compile/seconds": "seconds spent in that since the process began",
     "host/rss_gib": "resident memory of the process, GiB",
@@ -239,13 +246,22 @@ def read(path: Path) -> list[dict]:
 
 
 class CompileCounter:
-    """Counts XLA compilations of this process from the moment it is made."""
+    """Counts XLA compilations of this process from the moment it is made.
+
+    Attributes:
+      count: programs compiled or read back; read: those that came from the cache on the disk.
+      seconds: what all of them took.
+    """
 
     def __init__(self):
         import jax
 
-        self.count, self.seconds = 0, 0.0
+        self.count, self.read, self.seconds = 0, 0, 0.0
+        jax.monitoring.register_event_listener(self._on_read)
         jax.monitoring.register_event_duration_secs_listener(self._on_event)
+
+    def _on_read(self, name: str, **_) -> None:
+        self.read += name == "/jax/compilation_cache/cache_hits"
 
     def _on_event(self, name: str, seconds: float, **_) -> None:
         if name == "/jax/core/compile/backend_compile_duration":

@@ -9,11 +9,14 @@ Several processes: --coordinator=HOST:PORT --processes=N --process=I in each; un
 with Neuron's variables or on a TPU slice they find one another (docs/processes.md).
 """
 
+import time
+
 from absl import flags
 from ml_collections import config_flags
 
 from g2rpo_jax import cli, platform
 
+BEGAN = time.perf_counter()
 CONFIG = config_flags.DEFINE_config_file("config", None, "config file: FILE.py:VARIANT")
 WORKDIR = flags.DEFINE_string("workdir", None, "run folder (default: runs/CONFIG_VARIANT)")
 RESUME = flags.DEFINE_bool("resume", False, "go on from the newest checkpoint of the run folder")
@@ -50,7 +53,7 @@ def main() -> None:
             from g2rpo_jax.neuron import parity
 
             parity.of_run(config, say=print if group.is_first else lambda _: None)
-        run(config, workdir, RESUME.value or REQUEUE.value, say=print, group=group)
+        run(config, workdir, RESUME.value or REQUEUE.value, say=print, group=group, began=BEGAN)
 
 
 if __name__ == "__main__":

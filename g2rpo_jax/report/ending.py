@@ -25,7 +25,9 @@ def closing(workdir: Path, summary: dict, curves: Path, page: Path | None = None
             "",
             *([table(summary), ""] if summary["after"] else []),
             f"{state}: {summary['steps']} steps in {summary['wall_seconds']:.0f} s, "
-            f"{compiled['count']} programs compiled in {compiled['seconds']:.0f} s",
+            f"{compiled['count']} programs compiled in {compiled['seconds']:.0f} s "
+            f"({compiled['read']} read from the cache)",
+            f"seconds  {spent(summary['seconds'])}",
             *skipped(summary["rows_skipped_by_file"]),
             *shown,
             f"curves   {curves}",
@@ -34,6 +36,13 @@ def closing(workdir: Path, summary: dict, curves: Path, page: Path | None = None
             f"weights  {workdir}/checkpoints",
         ]
     )
+
+
+def spent(seconds: dict[str, float]) -> str:
+    """Where a run's seconds went, most first; what took less than a hundredth is left out."""
+    least = sum(seconds.values()) / 100
+    most_first = sorted(seconds.items(), key=lambda item: -item[1])
+    return ", ".join(f"{phase} {took:.0f}" for phase, took in most_first if took > least)
 
 
 def skipped(by_file: dict[str, dict[str, int]]) -> list[str]:

@@ -192,6 +192,7 @@ def _standing(run: Path, summary: dict, config: dict, host: dict, last: dict) ->
         "step": last["step"],
         "planned": planned,
         "seconds": _number(seconds),
+        "phases": _plain(summary.get("seconds")),
         "compile": _plain(summary.get("compile")),
         "last_written": written and written.isoformat(timespec="seconds"),
     }

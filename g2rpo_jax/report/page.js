@@ -43,6 +43,14 @@ const fixed = (value, digits = 3) => (isNumber(value) ? value.toFixed(digits) : 
 const signed = (value, digits = 3) =>
   isNumber(value) ? (value < 0 ? "−" : "+") + Math.abs(value).toFixed(digits) : NO_VALUE;
 
+// Phases of a run that took at least a hundredth of it, most first.
+function spent(phases) {
+  const found = Object.entries(phases || {}).filter(([, took]) => isNumber(took));
+  const total = found.reduce((sum, [, took]) => sum + took, 0);
+  return found.filter(([, took]) => took > total / 100).sort((a, b) => b[1] - a[1])
+    .map(([phase, took]) => `${phase} ${Math.round((100 * took) / total)}%`).join(", ");
+}
+
 function duration(seconds) {
   if (!isNumber(seconds)) return null;
   if (seconds < 120) return `${Math.round(seconds)} s`;
@@ -70,6 +78,7 @@ function showHeader() {
   const facts = [
     ["Steps", standing.planned ? `${standing.step} of ${standing.planned}` : standing.step],
     ["Time", duration(standing.seconds)],
+    ["Of that", spent(standing.phases)],
     ["Devices", described("devices")],
     ["Model", described("model") || (config.model || {}).directory],
     ["Method", config.advantage && `${config.advantage.name}, loss ${(config.objective || {}).name}`],

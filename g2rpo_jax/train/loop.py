@@ -1,6 +1,5 @@
 """The run, top to bottom: rollout, rewards, filter, advantages, updates; then log, look, save."""
 
-import collections
 import contextlib
 import dataclasses
 import signal
@@ -18,6 +17,7 @@ from g2rpo_jax.config import RunConfig
 from g2rpo_jax.parallel.processes import Group
 from g2rpo_jax.train import measure, samples
 from g2rpo_jax.train import resume as resuming
+from g2rpo_jax.train.clock import AROUND, STEP, Clock
 from g2rpo_jax.train.filtering import collect
 from g2rpo_jax.train.journal import Journal
 from g2rpo_jax.train.trainer import Trainer
@@ -31,6 +31,7 @@ def run(
     resume: bool = False,
     say: Callable[[str], None] = logging.info,
     group: Group | None = None,
+    began: float | None = None,
 ) -> dict:
     """Trains to the end, or until asked to stop; writes and returns the summary.
 
@@ -41,11 +42,12 @@ def run(
       say: takes the description at the start and the table at the end.
       group: the processes of the run, which all call this; None: this one alone. The first one
         writes and says what there is to be written and said.
+      began: when the program did, as time.perf_counter() gave it, so that imports count; None: now.
     Raises:
       ValueError: bad input (the message names file, row or field), a run that cannot be gone on
         with, or a last checkpoint that could not be written.
     """
-    started = time.perf_counter()
+    clock = Clock(began)
     compiles = metrics.CompileCounter()
     workdir, group = Path(workdir), group or Group()
     if not group.is_first:
@@ -57,7 +59,7 @@ def run(
     saved = resuming.find(checkpoints, facts, workdir)
     if saved and not resume:
         raise ValueError(f"{workdir} already holds a run: add --resume to go on, or name another")
-    trainer = Trainer(config, group)
+    trainer = Trainer(config, group, clock)
     first, evaluations, earlier_s = 0, {}, 0.0
     if saved:
         first = saved.step
@@ -75,7 +77,7 @@ def run(
     def save(step: int) -> None:
         host = {
             "evaluations": _keyed(evaluations),
-            "wall_s": earlier_s + time.perf_counter() - started,
+            "wall_s": earlier_s + clock.total,
             **facts,
             **trainer.host_state(),
         }
@@ -87,36 +89,59 @@ def run(
         accuracy = mean_accuracy(evaluations[step]) if step in evaluations else None
         checkpoints.save(step, trainer.state, host, accuracy)
 
+    def line(step: int, numbers: dict[str, float]) -> None:
+        """Writes a line of numbers: it accounts for all seconds since the line before."""
+        clock.lap("log")
+        numbers |= _standing(trainer, compiles, checkpoints)
+        numbers |= clock.numbers(AROUND) | {"time/wall_s": earlier_s + clock.total}
+        journal.numbers(step, numbers)
+
     due = evaluation_steps(config, trainer.steps)
     step = first
     shown = {"desc": "train", "dynamic_ncols": True, "disable": not group.is_first}
     bar = tqdm(total=trainer.steps, initial=first, **shown)
     with _stop_signals() as stop, bar:
+        clock.lap("start")
         if first == 0 and config.eval.every:
             evaluations[0], numbers = _evaluate(trainer)
-            journal.numbers(0, numbers | _standing(trainer, compiles, checkpoints))
+            line(0, numbers)
         for step in range(first + 1, trainer.steps + 1):
             numbers, rows = _step(trainer, step)
+            if step == first + 1:
+                started = _started(clock, compiles)
+                journal.describe(f"{described}\n{started}")
+                with bar.external_write_mode():
+                    say(started)
             journal.rows(step, rows, trainer.processor.limits, trainer.example_of)
             if step in due:
                 evaluations[step], scores = _evaluate(trainer)
                 numbers |= scores
-            journal.numbers(step, numbers | _standing(trainer, compiles, checkpoints))
+            line(step, numbers)
             _show(bar, numbers, evaluations)
             stopping = group.any(stop.asked, "stop")  # a signal may reach one process alone
             if step == trainer.steps or stopping or save_due(config, step, evaluations):
+                clock.lap("log")
                 save(step)
+                clock.lap("checkpoint")
             if stopping:
                 break
+    clock.lap("log")
     checkpoints.close()
     trainer.close()
+    clock.lap("close")
     summary = {
         "steps": step,
         "finished": step == trainer.steps,
-        "wall_seconds": round(earlier_s + time.perf_counter() - started, 2),
+        "wall_seconds": round(earlier_s + clock.total, 2),
+        "seconds": {"earlier": round(earlier_s, 2)}
+        | {phase: round(seconds, 2) for phase, seconds in clock.seconds.items()},
         **outcome(evaluations, config.eval.final_count),
         "best": best(evaluations),
-        "compile": {"count": compiles.count, "seconds": round(compiles.seconds, 2)},
+        "compile": {
+            "count": compiles.count,
+            "read": compiles.read,
+            "seconds": round(compiles.seconds, 2),
+        },
         "rows_skipped": trainer.skips.by_reason,
         "rows_skipped_by_file": trainer.skips.by_file,
         "rows_skipped_first": trainer.skips.messages,
@@ -196,7 +221,8 @@ def outcome(evaluations: Evaluations, final_count: int) -> dict:
 
 def _step(trainer: Trainer, step: int) -> tuple[dict[str, float], list[samples.Fate]]:
     """One step of the pipeline; returns its numbers and what became of every row."""
-    config, clock = trainer.config, collections.Counter()
+    config, clock = trainer.config, trainer.clock
+    clock.lap("log")
     started = time.perf_counter()
     trainer.encoder.packed.clear()
     got = collect(
@@ -204,41 +230,49 @@ def _step(trainer: Trainer, step: int) -> tuple[dict[str, float], list[samples.F
         step,
         config.batch.prompts,
         trainer.surplus,
-        lambda: trainer.rollout(step, clock),
+        lambda: trainer.rollout(step),
     )
     trainer.surplus = got.surplus
-    numbers = measure.rollout_numbers(got, config.filter)
-    learned = time.perf_counter()
-    adv_PG = None
+    sums, adv_PG, trusted = [], None, trainer.trusts_sampler()
     if got.rows:
-        if config.batch.minibatches > 1:
-            numbers["rollout/gap_trusted"] = trainer.trusts_sampler()
         sums, adv_PG = trainer.learn(got.rows, step)
-        numbers |= measure.update_numbers(sums, trainer.tasks)
-        numbers["policy/lr"] = float(trainer.learning_rate(step))
     else:
         logging.warning("step %d: no row passed the filter; going on without an update", step)
-    ended = time.perf_counter()
+    numbers = {"time/step_s": time.perf_counter() - started} | clock.numbers(STEP)
+    numbers |= measure.rollout_numbers(got, config.filter)
     numbers |= measure.padding_numbers(trainer.encoder.packed)
-    numbers |= {
-        "time/rollout_s": clock["rollout"],
-        "time/reward_s": clock["reward"],
-        "time/update_s": ended - learned,
-        "time/step_s": ended - started,
-    }
     if got.rounds:  # a full surplus needs no generation
-        numbers["rollout/tokens_per_s"] = clock["tokens"] / clock["rollout"]
+        tokens = sum(int(row.length_G.sum()) for row in got.sampled)
+        numbers["rollout/tokens_per_s"] = tokens / numbers["time/rollout_s"]
+    if sums:
+        numbers |= measure.update_numbers(sums, trainer.tasks)
+        numbers["policy/lr"] = float(trainer.learning_rate(step))
+        if config.batch.minibatches > 1:
+            numbers["rollout/gap_trusted"] = trusted
     return numbers, samples.fates(got, adv_PG, config.filter)
 
 
+def _started(clock: Clock, compiles: metrics.CompileCounter) -> str:
+    """What passed until the first update was done, in words."""
+    took = clock.seconds
+    parts = {"imports, model and data": took["start"], "evaluation": took["eval"]}
+    parts["step"] = sum(took[phase] for phase in STEP)
+    told = ", ".join(f"{name} {seconds:.1f}" for name, seconds in parts.items() if seconds)
+    return (
+        f"start     first update after {clock.total:.1f} s: {told}; of that {compiles.count} "
+        f"programs in {compiles.seconds:.1f} s, {compiles.read} read from the cache"
+    )
+
+
 def _evaluate(trainer: Trainer) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-    started = time.perf_counter()
+    trainer.clock.lap("log")
     scores = {task: dataclasses.asdict(s) for task, s in trainer.evaluate().items()}
-    numbers = {"time/eval_s": time.perf_counter() - started}
+    numbers = {}
     for name, key in (("accuracy", "accuracy"), ("format", "format"), ("length_tokens",) * 2):
         numbers[f"eval/{name}"] = float(np.mean([score[key] for score in scores.values()]))
         numbers |= {f"eval/{name}/{task}": score[key] for task, score in scores.items()}
     numbers |= {f"eval/accuracy_stderr/{task}": s["stderr"] for task, s in scores.items()}
+    trainer.clock.lap("eval")
     return scores, numbers
 
 

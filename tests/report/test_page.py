@@ -45,6 +45,7 @@ def run_of(tmp_path, samples=(), **files):
 def test_a_finished_run_shows_outcome_counts_and_standing(finished):
     data = finished[1]
     assert data["standing"]["state"] == "finished" and data["standing"]["seconds"] == 75
+    assert data["standing"]["phases"]["rollout"] == 20
     outcome = {row["task"]: row for row in data["outcome"]["rows"]}
     assert outcome["ocr"]["before"] == 0.3 and outcome["mean"]["after"] == 0.5
     assert outcome["ocr"]["before_error"] == 0.02
@@ -146,6 +147,7 @@ def test_an_interrupted_and_a_running_run(tmp_path):
         "step": 4,
         "planned": 230,
         "seconds": 12.5,
+        "phases": None,
         "compile": None,
         "last_written": 0,
     }

@@ -19,6 +19,7 @@ from g2rpo_jax.data import tokenizer
 from g2rpo_jax.data.processor import Processor
 from g2rpo_jax.models.qwen3_vl import Qwen3VL
 from g2rpo_jax.train import loop, resume
+from g2rpo_jax.train.clock import AROUND, STEP
 from g2rpo_jax.train.loop import evaluation_steps, outcome
 from g2rpo_jax.train.sft import model_config
 from tests.test_config import variant
@@ -131,6 +132,25 @@ def test_a_run_writes_what_it_promises(whole):
     assert (workdir / "curves.png").stat().st_size > 10_000
     assert list((workdir / "tensorboard").iterdir())
     assert "held-out accuracy" in stdout and "summary.json" in stdout
+
+
+@pytest.mark.slow
+def test_the_log_accounts_for_every_second(whole):
+    """Phases make up each step, and the lines make up the run; what was written after the last line
+    (a checkpoint, curves, the page) stands in the summary."""
+    rows = metrics.read(whole[0] / "metrics.jsonl")
+    summary = json.loads((whole[0] / "summary.json").read_text())
+    for row in rows[1:]:
+        phases = [row.get(f"time/{phase}_s", 0.0) for phase in STEP]
+        assert sum(phases) == pytest.approx(row["time/step_s"], rel=0.02)
+        assert row["time/score_s"] > 0 and row["time/update_s"] > 0  # two minibatches
+    around = [row.get(f"time/{phase}_s", 0.0) for row in rows for phase in ("step", *AROUND)]
+    assert sum(around) == pytest.approx(rows[-1]["time/wall_s"], rel=0.02)
+    assert sum(summary["seconds"].values()) == pytest.approx(summary["wall_seconds"], abs=0.2)
+    assert summary["seconds"]["eval"] == pytest.approx(
+        sum(r.get("time/eval_s", 0) for r in rows), 0.1
+    )
+    assert "start     first update after" in whole[1]
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import pytest
 from g2rpo_jax.objectives import ObjectiveConfig
 from g2rpo_jax.parallel import mesh as meshes
 from g2rpo_jax.settings import BatchConfig
+from g2rpo_jax.train.clock import Clock
 from g2rpo_jax.train.trainer import Trainer
 
 P, G, T, N = 8, 2, 3, 4  # N minibatches
@@ -48,6 +49,7 @@ def columns(bound, gaps, kl=0.0):
     trainer.state = types.SimpleNamespace(params="now")
     trainer.reference = "reference" if kl else None
     trainer.programs = types.SimpleNamespace(score=score)
+    trainer.clock = Clock()
     trainer.gaps = collections.deque(gaps)
     return trainer._columns(rows, np.zeros((P, G), np.float32), step=6), calls
 
