@@ -2,9 +2,8 @@
 
 import os
 
-# XLA spends most of the suite's time: its older emitters of fusions compile these small programs in
-# a third of the time of the newer ones, and to the same numbers but for rounding.
-QUICK_COMPILATION = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+from tests import QUICK_COMPILATION
+
 # Before JAX starts: eight virtual CPU devices for the sharding tests.
 os.environ["XLA_FLAGS"] = " ".join(
     [
