@@ -56,7 +56,8 @@ def main() -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="speed") as folder:
         workers = _workers(asked.peers, out.with_suffix(".log"))
-        run = Run(workers, Path(folder), 1 if asked.quick else asked.rounds, say)
+        rounds = 1 if asked.quick else asked.rounds
+        run = Run(workers, Path(folder), rounds, asked.quick, say)
         result = {
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "command": " ".join(sys.argv),
@@ -73,7 +74,7 @@ def main() -> None:
         try:
             for part in parts:
                 try:
-                    _measure(part, run, result, asked.peers, asked.quick)
+                    _measure(part, run, result, asked.peers)
                 except WorkerError as error:
                     say(f"{part}: {error}")
                     run.rows.append({"workload": part, "phase": "", "error": str(error)})
@@ -86,15 +87,15 @@ def main() -> None:
     say(f"written to {out}; what the sides printed is in {out.with_suffix('.log')}")
 
 
-def _measure(part: str, run: Run, result: dict, folder: Path, quick: bool) -> None:
+def _measure(part: str, run: Run, result: dict, folder: Path) -> None:
     if part in WORKLOADS:
         run.workload(part)
     elif part == "W4":
         run.tiny_step()
     elif part == "curves":
-        result["curves"] += curves.measure(run, curves.points(quick))
+        result["curves"] += curves.measure(run, curves.points(run.quick))
     else:
-        result["advantages"] += _advantages(folder, quick)
+        result["advantages"] += _advantages(folder, run.quick)
 
 
 def _workers(folder: Path, log: Path) -> dict[str, Worker]:
@@ -115,7 +116,9 @@ def _workers(folder: Path, log: Path) -> dict[str, Worker]:
 def _advantages(folder: Path, quick: bool) -> list[dict]:
     """Rows of benchmarks/speed/advantages.py, ours and torch's."""
     command = [sys.executable, str(HERE / "speed" / "advantages.py")]
-    command += [f"--torch={peers.python_of(folder, 'torch')}"] + ["--quick"] * quick
+    command += [f"--torch={peers.python_of(folder, 'torch')}"]
+    if quick:
+        command += ["--groups", "16", "1024", "--rounds", "1"]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | MALLOC)
     if done.returncode:
         raise WorkerError(f"advantages: {done.stderr.strip()[-300:]}")

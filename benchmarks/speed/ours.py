@@ -130,12 +130,13 @@ class Variant:
             task_P=np.zeros(P, np.int32),
         )
 
-    def tune(self, repeats: int) -> dict[str, float]:
-        """Finds the best number of micro-batches and forgets the others' programs."""
+    def tune(self, most: int) -> dict[str, float]:
+        """Finds the best number of micro-batches among those whose parts have about 8, 16 or 32
+        responses a device, at most `most` of them, and forgets the others' programs."""
         rows, G = self.workload.prompts // self.mesh.devices.size, self.workload.responses
-        sizes = [m for m in (1, 2, 4, 8, 16, 32) if rows % m == 0 and rows // m * G <= 32]
-        calls = {m: functools.partial(self.policy_step, m) for m in sizes}
-        self.micro, tried = best_of(calls, repeats)
+        sizes = [m for m in range(1, rows + 1) if rows % m == 0 and 8 <= rows // m * G <= 32]
+        calls = {m: functools.partial(self.policy_step, m) for m in sizes[-most:]}
+        self.micro, tried = best_of(calls, repeats=3)
         self._steps = {self.micro: self._steps[self.micro]}
         return tried
 
@@ -172,8 +173,8 @@ class Side:
         self.workload, self.folder = w, folder
         return {}
 
-    def tune(self, variant: str, repeats: int = 3) -> dict:
-        tried = self.variants[variant].tune(repeats)
+    def tune(self, variant: str, most: int) -> dict:
+        tried = self.variants[variant].tune(most)
         return {"microbatches": self.variants[variant].micro, "tried": tried}
 
     def set_microbatches(self, variant: str, microbatches: int) -> dict:

@@ -20,11 +20,15 @@ class Run:
     """Workers, folders and what is common to all parts.
 
     Attributes:
+      rounds: counted ones of every comparison. quick: nothing is tuned.
       rows: of the table so far. notes: settings that workers chose, and what else is to be known.
     """
 
-    def __init__(self, workers: dict[str, Worker], folder: Path, rounds: int, say: Callable):
+    def __init__(
+        self, workers: dict[str, Worker], folder: Path, rounds: int, quick: bool, say: Callable
+    ):
         self.workers, self.folder, self.rounds, self.say = workers, folder, rounds, say
+        self.quick = quick
         self.rows: list[dict] = []
         self.notes: dict[str, dict] = {}
         self.peak = 0.0
@@ -44,13 +48,13 @@ class Run:
         """Agreement, rollout, policy step and whole step of one workload."""
         note = self.notes.setdefault(name, {})
         folder = str(self.folder / name)
-        ours, torch = self.workers["ours"], self.workers["transformers"]
+        ours = self.workers["ours"]
         self.say(f"{name}: loading and tuning")
         ours.ask("prepare", workload=name, folder=folder, variants=["shared", "repeated"])
         sides = {"ours": ours, "ours-repeated": ours}
         for variant in ("shared", "repeated"):
             key = "ours" if variant == "shared" else "ours-repeated"
-            note[key] = ours.ask("tune", variant=variant)
+            note[key] = ours.ask("tune", variant=variant, most=1 if self.quick else 3)
         for peer in ("transformers", "transformers+compile"):
             if peer.endswith("compile") and name not in COMPILED:
                 continue
@@ -59,8 +63,6 @@ class Run:
                 sides[peer] = self.workers[peer]
             except WorkerError as error:
                 self._failed(name, ("rollout", "policy_step"), peer, error)
-        if "transformers" in sides:
-            note["largest_difference_of_logps"] = self._agreement(name, ours, torch)
         for phase in ("rollout", "policy_step"):
             self._phase(name, phase, sides)
         for peer in ("transformers", "transformers+compile"):
@@ -71,20 +73,20 @@ class Run:
         compiled, worker = peer.endswith("compile"), self.workers[peer]
         began = time.perf_counter()
         worker.ask("prepare", workload=name, folder=folder, compiled=compiled)
+        note = self.notes[name]
+        note[f"largest difference of log-probs, {peer}"] = self._agreement(name, worker)
         if compiled:  # every size compiles again: the eager ones' best size and head
-            tuned = self.notes[name].get("transformers", {})
-            chosen = {
-                "sizes": [tuned.get("microbatch", 128)],
-                "heads": [tuned.get("head", "plain")],
-            }
+            tuned = note.get("transformers", {"microbatch": 32, "head": "plain"})
+            chosen = {"sizes": [tuned["microbatch"]], "heads": [tuned["head"]]}
         else:
-            chosen = {}
+            chosen = {"sizes": [32], "heads": ["plain"]} if self.quick else {}
         tuned = worker.ask("tune", repeats=1, **chosen)
         return tuned | {"tuning_s": round(time.perf_counter() - began, 1)}
 
-    def _agreement(self, name: str, ours: Worker, torch: Worker) -> float:
+    def _agreement(self, name: str, torch: Worker) -> float:
+        """The largest difference of a log-prob of the given responses, before any update."""
         paths = [str(self.folder / f"{name}.{side}.npy") for side in ("ours", "torch")]
-        ours.ask("logps", out=paths[0])
+        self.workers["ours"].ask("logps", out=paths[0])
         torch.ask("logps", out=paths[1])
         difference = float(np.abs(np.load(paths[0]) - np.load(paths[1])).max())
         if difference > AGREEMENT:
@@ -139,7 +141,7 @@ class Run:
         trl, tunix = self.workers["trl"], self.workers["tunix"]
         try:
             tried = {}
-            for micro in TRL_PARTS[name]:
+            for micro in TRL_PARTS[name][: 1 if self.quick else None]:
                 trl.ask("prepare", workload=name, folder=folder, micro=micro)
                 trl.ask("time", phase="rl_step")
                 tried[micro] = trl.ask("time", phase="rl_step")["seconds"]

@@ -1,5 +1,6 @@
 """The orchestrator's side of the line: one process per side, asked one at a time."""
 
+import contextlib
 import json
 import os
 import select
@@ -71,7 +72,7 @@ class Worker:
                 if line:
                     return line
                 code = self._process.wait()
-                self._process = None
+                self.close()
                 raise WorkerError(f"{self.name}, {do}: ended with {code}; see {self.log}")
         self.close()
         raise WorkerError(f"{self.name}, {do}: no answer in {timeout:.0f} s; see {self.log}")
@@ -80,5 +81,6 @@ class Worker:
         """Ends the process; the next request starts another."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
+            with contextlib.suppress(BrokenPipeError):
+                self._process.communicate()
             self._process = None
