@@ -60,11 +60,11 @@ def main() -> None:
         run = Run(workers, Path(folder), rounds, asked.quick, say)
         result = {
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "command": " ".join(sys.argv),
+            "parts": parts,
             "commit": _git("rev-parse", "HEAD"),
             "changed_files": _git("status", "--porcelain", "--untracked-files=no").splitlines(),
             "machine": _machine(),
-            "settings": {"environment": MALLOC, "threads": os.cpu_count(), "rounds": run.rounds},
+            "settings": {"environment": MALLOC, "threads": os.cpu_count(), "rounds": rounds},
             "not_installed": uninstalled,
             "sides": run.hello(["ours", "transformers", "tunix"] if compared else ["ours"]),
         }

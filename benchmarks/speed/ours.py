@@ -11,7 +11,7 @@ from speed.workloads import LR, WORKLOADS, Prompt, Workload
 
 from g2rpo_jax import platform
 
-DEVICES = os.cpu_count()
+DEVICES = min(2, os.cpu_count())  # as `host_devices` of a config does for a user
 platform.prepare(DEVICES)  # before JAX starts
 
 import jax  # noqa: E402
@@ -174,8 +174,11 @@ class Side:
         return {}
 
     def tune(self, variant: str, most: int) -> dict:
+        before = self.compiles.seconds
         tried = self.variants[variant].tune(most)
-        return {"microbatches": self.variants[variant].micro, "tried": tried}
+        each = (self.compiles.seconds - before) / len(tried)
+        found = self.variants[variant].micro
+        return {"microbatches": found, "tried": tried, "compile_s": round(each, 2)}
 
     def set_microbatches(self, variant: str, microbatches: int) -> dict:
         self.variants[variant].micro = microbatches

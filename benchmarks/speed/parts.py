@@ -14,6 +14,7 @@ AGREEMENT = 2e-3  # largest difference of a log-prob between ours and transforme
 # Sequences at a time that TRL is tried with; 0: all.
 TRL_PARTS = {"W1": (0, 32), "W2": (0, 16), "W3": (0, 8)}
 COMPILED = ("W1",)  # torch.compile takes a minute for every model
+SLOWEST = 300  # seconds that one call of a peer may take
 
 
 class Run:
@@ -80,7 +81,7 @@ class Run:
             chosen = {"sizes": [tuned["microbatch"]], "heads": [tuned["head"]]}
         else:
             chosen = {"sizes": [32], "heads": ["plain"]} if self.quick else {}
-        tuned = worker.ask("tune", repeats=1, **chosen)
+        tuned = worker.ask("tune", timeout=SLOWEST, **chosen)
         return tuned | {"tuning_s": round(time.perf_counter() - began, 1)}
 
     def _agreement(self, name: str, torch: Worker) -> float:
@@ -102,7 +103,7 @@ class Run:
                 extra["compiled"] = peer.endswith("compile")
 
             def one() -> float:
-                reply = worker.ask("time", phase=phase, **extra)
+                reply = worker.ask("time", timeout=SLOWEST, phase=phase, **extra)
                 self._noted(name, phase, peer, reply)
                 return reply["seconds"]
 
@@ -122,7 +123,14 @@ class Run:
     def _add(self, name: str, phase: str, found: dict, errors: dict, text_only=()) -> None:
         rows = rows_of(WORKLOADS[name], phase, found, errors, self.peak, text_only)
         self.rows += rows
+        note = self.notes[name]
+        calls = note.get("calls", {})
         for row in rows:
+            own = calls.get(f"{phase} ours", {})
+            tuned = note["ours"]["compile_s"] if phase == "policy_step" else 0.0
+            row["ours_compile_s"] = round(own.get("compile_s", 0.0) + tuned, 2)
+            row["ours_peak_rss_gib"] = own.get("peak_rss_gib")
+            row["peer_peak_rss_gib"] = calls.get(f"{phase} {row['peer']}", {}).get("peak_rss_gib")
             got = row.get("error") or f"{row['ratio']:.2f} times, {row['ours_s']:.3f} s"
             self.say(f"{name} {phase} against {row['peer']}: {got}")
 

@@ -62,6 +62,7 @@ class Worker:
                 stderr=log,
                 text=True,
                 env=env,
+                cwd=HERE.parents[1],
             )
 
     def _line(self, do: str, timeout: float) -> str:

@@ -130,14 +130,14 @@ class Side:
         elif head != "fused" and fused:
             del self.model.forward
 
-    def tune(self, repeats: int = 3, sizes: tuple[int, ...] = (), heads=("fused", "plain")) -> dict:
+    def tune(self, sizes: tuple[int, ...] = (), heads=("fused", "plain")) -> dict:
         """The best number of sequences at a time, and which head."""
         w = self.workload
         sizes = sizes or [n for n in (128, 32, 8) if n <= w.prompts * w.responses]
         calls = {
             (n, head): functools.partial(self.policy_step, n, head) for n in sizes for head in heads
         }
-        (self.micro, self.head), tried = best_of(calls, repeats)
+        (self.micro, self.head), tried = best_of(calls, repeats=1)
         return {"microbatch": self.micro, "head": self.head, "tried": tried}
 
     def logps(self, out: str) -> dict:
