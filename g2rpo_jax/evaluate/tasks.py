@@ -1,14 +1,16 @@
 """Evaluation inside training: greedy responses to held-out rows, scored by the rewards."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from g2rpo_jax.evaluate.beside import Beside
 from g2rpo_jax.evaluate.generate import respond
 from g2rpo_jax.evaluate.statistics import mean_and_error
 from g2rpo_jax.parallel.processes import Group
-from g2rpo_jax.rewards import Item, Score, Scorer
+from g2rpo_jax.rewards import Scorer
 from g2rpo_jax.rollout.engine import Engine
 
 
@@ -27,17 +29,6 @@ class TaskScore:
 def mean_accuracy(scores: dict[str, TaskScore]) -> float:
     """Unweighted mean over tasks."""
     return float(np.mean([score.accuracy for score in scores.values()]))
-
-
-def score_together(scorer: Scorer, items: Sequence[Item], group: Group) -> list[Score]:
-    """Scores of this process's items; its counts of failures become those of all processes, which
-    all call this."""
-    before = scorer.failures.copy()
-    scores = scorer.score_batch(items)
-    for process, failures in enumerate(group.gather(scorer.failures - before, "failures")):
-        if process != group.index:
-            scorer.failures.update(failures)
-    return scores
 
 
 def evaluate(
@@ -70,17 +61,23 @@ def evaluate(
     group = group or Group()
     own = [i for i, (_, prompt) in enumerate(items) if prompt is not None]
     most, each = max(group.gather(len(own), "held-out rows")), prompts // group.count
-    found: dict[int, tuple[float, float, int]] = {}
-    for start in range(0, most, each):
-        part = own[start : start + each]
-        cut = [limits[items[i][0].task] for i in part] if limits else None
-        chosen = [items[i][1] for i in part]
-        answered = respond(engine, params, chosen, each, pack, decode, limits=cut)
-        said = [responses[0] for responses in answered]
-        asked = [items[i][0].item(answer.text) for i, answer in zip(part, said, strict=True)]
-        scores = score_together(scorer, asked, group)
-        for i, answer, score in zip(part, said, scores, strict=True):
-            found[i] = (score.accuracy, score.format, answer.tokens)
+    tokens: dict[int, int] = {}
+    with Beside(scorer, group) as beside:  # a batch is scored while the next one is answered
+        for start in range(0, most, each):
+            part = own[start : start + each]
+            cut = [limits[items[i][0].task] for i in part] if limits else None
+            chosen = [items[i][1] for i in part]
+            answered = respond(engine, params, chosen, each, pack, decode, limits=cut)
+            said = {i: responses[0] for i, responses in zip(part, answered, strict=True)}
+            tokens |= {i: answer.tokens for i, answer in said.items()}
+            beside.add(
+                [
+                    (i, functools.partial(items[i][0].item, answer.text))
+                    for i, answer in said.items()
+                ]
+            )
+        scored = beside.finish()
+    found = {i: (score.accuracy, score.format, tokens[i]) for i, (_, score) in scored.items()}
     for others in group.gather(found, "scores of held-out rows"):
         found = others | found
     results: dict[str, list[tuple[float, float, int]]] = {}

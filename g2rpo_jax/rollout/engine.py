@@ -98,7 +98,7 @@ class Engine:
         self.greedy, self.eos, self.pad = sampling.temperature == 0, eos, pad
 
     def generate(
-        self, params, inputs, prompt_ids, *, seed: int, step: int = 0, limit_P=None
+        self, params, inputs, prompt_ids, *, seed: int, step: int = 0, limit_P=None, seen=None
     ) -> Rollout:
         """Samples G responses for each of P rows: those of this process, which are decoded
         together with as many of every other.
@@ -109,6 +109,8 @@ class Engine:
           prompt_ids: P integers that, with seed and step, determine the samples.
           limit_P: tokens that each row's responses may have, at most max_tokens (the default); 0
             for filler rows. Decoding stops with the chunk in which the last response finishes.
+          seen: called with (places of a chunk, token_PGT, mask_PGT) once its tokens are there; what
+            it is given goes on being filled.
         Returns:
           Rollout with numpy arrays [P, G, T].
         """
@@ -133,6 +135,8 @@ class Engine:
             state, *outs = self.decode(params, inputs, state, put(u_PGT[..., here]), at)
             got = own_rows(self.mesh, outs)
             token_PGT[..., here], mask_PGT[..., here], logp_PGT[..., here] = got
+            if seen is not None:
+                seen(here, token_PGT, mask_PGT)
             if self._done(state.finished_PG):
                 break
         ended_PG = (np.isin(token_PGT, self.eos) & mask_PGT).any(-1)

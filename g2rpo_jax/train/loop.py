@@ -225,6 +225,7 @@ def _step(trainer: Trainer, step: int) -> tuple[dict[str, float], list[samples.F
     clock.lap("log")
     started = time.perf_counter()
     trainer.encoder.packed.clear()
+    trainer.scoring_s = 0.0
     got = collect(
         config.filter,
         step,
@@ -241,6 +242,7 @@ def _step(trainer: Trainer, step: int) -> tuple[dict[str, float], list[samples.F
     numbers = {"time/step_s": time.perf_counter() - started} | clock.numbers(STEP)
     numbers |= measure.rollout_numbers(got, config.filter)
     numbers |= measure.padding_numbers(trainer.encoder.packed)
+    numbers["time/scoring_s"] = trainer.scoring_s
     if got.rounds:  # a full surplus needs no generation
         tokens = sum(int(row.length_G.sum()) for row in got.sampled)
         numbers["rollout/tokens_per_s"] = tokens / numbers["time/rollout_s"]

@@ -2,6 +2,7 @@
 
 import collections
 import functools
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +17,11 @@ from g2rpo_jax.data.example import Example
 from g2rpo_jax.data.processor import Processor, Prompt
 from g2rpo_jax.data.rows import RowSet
 from g2rpo_jax.data.skips import Skips
-from g2rpo_jax.evaluate import TaskScore, evaluate, score_together
+from g2rpo_jax.evaluate import Beside, Finished, TaskScore, evaluate
 from g2rpo_jax.parallel import mesh as meshes
 from g2rpo_jax.parallel import rules
 from g2rpo_jax.parallel.processes import Group
-from g2rpo_jax.rewards import Score, Scorer, TaskReward
+from g2rpo_jax.rewards import Item, Score, Scorer, TaskReward
 from g2rpo_jax.rollout.encoder import Encoder
 from g2rpo_jax.rollout.engine import Rollout, join
 from g2rpo_jax.train import state
@@ -39,6 +40,7 @@ class Trainer:
 
     Attributes:
       clock: where the stages' seconds go.
+      scoring_s: seconds of work on texts and scores, while tokens were sampled and after.
     """
 
     def __init__(self, config: RunConfig, group: Group | None = None, clock: Clock | None = None):
@@ -98,6 +100,7 @@ class Trainer:
         self.scorer = Scorer(config.reward, asked)
         self.packs = Packs(config, self.mesh, self.group)
         self.surplus: list[Row] = []
+        self.scoring_s = 0.0
         self.estimator = self.programs.estimator_state()
         self.gaps: collections.deque[float] = collections.deque(maxlen=GAP_STEPS)
         make = functools.partial(state.create, tx=self.programs.tx)
@@ -145,17 +148,11 @@ class Trainer:
         """Draws, samples and scores one round of fresh rows; every process its own."""
         drawn = self.feed.take(self.config.batch.rollout_prompts)
         own = [each for each in drawn if each.prompt is not None]
-        out = self._sample(own)
-        texts = [
-            [
-                self.processor.decode(tokens[mask])
-                for tokens, mask in zip(out.token_PGT[p], out.mask_PGT[p], strict=True)
-            ]
-            for p in range(len(own))
-        ]
-        items = [d.example.item(text) for d, said in zip(own, texts, strict=True) for text in said]
-        scores = score_together(self.scorer, items, self.group)
-        rows = self._rows_of(own, out, texts, scores, step)
+        with Beside(self.scorer, self.group) as beside:
+            out = self._sample(own, beside)
+            scored = beside.finish()
+        self.scoring_s += beside.seconds
+        rows = self._rows_of(own, out, scored, step)
         if self.group.count > 1:
             rows = self._everybodys(rows, drawn)
         self.clock.lap("reward")
@@ -165,18 +162,18 @@ class Trainer:
         self,
         drawn: list[Drawn],
         out: Rollout,
-        texts: list[list[str]],
-        scores: list[Score],
+        scored: Mapping[tuple[int, int], tuple[Item, Score]],
         step: int,
     ) -> list[Row]:
-        """Sampled rows from their parts; `scores` of all responses, row by row."""
+        """Sampled rows from their parts; `scored`: every response's text and score by (p, g)."""
         config, G = self.config, self.config.responses
         asked = [config.tasks[d.example.task] for d in drawn]
         task_P = np.array([self.tasks.index(d.example.task) for d in drawn], np.int32)
         fit_PG = jax.device_get(
             self.programs.length_reward(out.length_PG.astype(np.float32), task_P)
         )
-        accuracy_PG = np.array([score.accuracy for score in scores]).reshape(fit_PG.shape)
+        found = [[scored[p, g] for g in range(G)] for p in range(len(drawn))]
+        accuracy_PG = np.array([[score.accuracy for _, score in each] for each in found])
         fit_PG = np.where(accuracy_PG >= config.shaping.length_min_accuracy, fit_PG, 0.0)
         common = config.shaping.length_weight
         weights = [common if t.length_weight is None else t.length_weight for t in asked]
@@ -187,8 +184,8 @@ class Trainer:
                 mask_GT=out.mask_PGT[p],
                 logp_GT=out.logp_PGT[p],
                 ended_G=out.ended_PG[p],
-                texts=texts[p],
-                scores=scores[p * G : (p + 1) * G],
+                texts=[item.response for item, _ in found[p]],
+                scores=[score for _, score in found[p]],
                 length_reward_G=fit_PG[p],
                 length_weight=weights[p],
                 born=step,
@@ -210,10 +207,10 @@ class Trainer:
             for d in drawn
         ]
 
-    def _sample(self, drawn: list[Drawn]) -> Rollout:
+    def _sample(self, drawn: list[Drawn], beside: Beside) -> Rollout:
         """Responses to this process's prompts. Where they take several calls, prompts of like size
         share one, so that a long video does not pad them all; samples do not depend on their
-        company."""
+        company. Each is handed over to be scored, as (p, g), once it has ended."""
         size = self.config.batch.generate_prompts // self.group.count or len(drawn)
         order = list(range(len(drawn)))
         if size < len(drawn):
@@ -222,6 +219,17 @@ class Trainer:
         for start in range(0, len(order), size):
             chosen = [drawn[p] for p in order[start : start + size]]
             inputs = self.encoder.pack([d.prompt for d in chosen], size, self.model_config)
+            limits = [self.limits[d.example.task] for d in chosen]
+            finished = Finished(limits, self.processor.eos_ids, self.config.responses)
+
+            def seen(here, token_PGT, mask_PGT, start=start, chosen=chosen, finished=finished):
+                beside.add(
+                    [
+                        ((order[start + p], g), self._answer(chosen[p], token_PGT[p, g], length))
+                        for p, g, length in finished.new(token_PGT, mask_PGT, here)
+                    ]
+                )
+
             self.clock.lap("data")
             parts.append(
                 self.programs.engine.generate(
@@ -229,11 +237,17 @@ class Trainer:
                     inputs,
                     [d.prompt_id for d in chosen],
                     seed=self.config.seed,
-                    limit_P=[self.limits[d.example.task] for d in chosen],
+                    limit_P=limits,
+                    seen=seen,
                 )
             )
             self.clock.lap("rollout")
         return join(parts, np.argsort(order))
+
+    def _answer(self, drawn: Drawn, token_T: np.ndarray, length: int) -> Callable[[], Item]:
+        """Decodes a response when it is called."""
+        used = token_T[:length].copy()
+        return lambda: drawn.example.item(self.processor.decode(used))
 
     def learn(self, rows: list[Row], step: int) -> tuple[list[dict], np.ndarray]:
         """Advantages of the step's rows, then one update per minibatch.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from g2rpo_jax.data.example import Example
-from g2rpo_jax.evaluate import evaluate, score_together
+from g2rpo_jax.evaluate import Beside, evaluate
 from g2rpo_jax.rewards import Score
 from g2rpo_jax.rollout.engine import Rollout
 from tests.parallel.together import together
@@ -87,7 +87,9 @@ def test_failures_are_counted_everywhere_once():
         scorer = Scorer()
         item = example(0).item(str(3 * group.index + group.index % 2))
         for _ in range(2):
-            score_together(scorer, [item], group)
+            with Beside(scorer, group) as beside:
+                beside.add([("one", lambda: item)])
+                beside.finish()
         return scorer.failures["no_number"]
 
     assert together(3, job) == [4, 4, 4]  # processes 0 and 2, twice

@@ -7,11 +7,15 @@ import jax
 import numpy as np
 import pytest
 
+from g2rpo_jax.models.qwen3_vl import layout
 from g2rpo_jax.objectives import ObjectiveConfig
 from g2rpo_jax.parallel import mesh as meshes
+from g2rpo_jax.parallel.processes import Group
 from g2rpo_jax.settings import BatchConfig
 from g2rpo_jax.train.clock import Clock
+from g2rpo_jax.train.packs import Packs
 from g2rpo_jax.train.trainer import Trainer
+from tests import tiny
 
 P, G, T, N = 8, 2, 3, 4  # N minibatches
 
@@ -21,7 +25,7 @@ def columns(bound, gaps, kl=0.0):
     minibatches were scored; the sampler said -1 everywhere, the trainer says -2."""
     calls = []
 
-    def score(params, frozen, inputs, response_PGT):
+    def score(params, frozen, inputs, response_PGT, packing):
         calls.append(params)
         return response_PGT * 0.0 - 2.0
 
@@ -33,25 +37,32 @@ def columns(bound, gaps, kl=0.0):
             born=5 if p in (3, 4) else 6,
             token_GT=np.ones((G, T), np.int32),
             mask_GT=np.ones((G, T), bool),
+            length_G=np.full(G, T),
             logp_GT=np.full((G, T), -1, np.float32),
         )
         for p in range(P)
     ]
     trainer = Trainer.__new__(Trainer)
     trainer.config = types.SimpleNamespace(
-        batch=BatchConfig(prompts=P, minibatches=N, microbatches=1, rollout_prompts=P),
+        batch=BatchConfig(
+            prompts=P, minibatches=N, microbatches=1, rollout_prompts=P, packed_shares=()
+        ),
+        responses=G,
+        max_tokens=T,
         objective=ObjectiveConfig(sampler_gap=bound, kl_coefficient=kl),
     )
     trainer.group = types.SimpleNamespace(count=1, index=0)
     trainer.mesh = meshes.make(meshes.MeshConfig(), jax.devices()[:2])
-    trainer.encoder = types.SimpleNamespace(pack=lambda *_: np.zeros((P, 1), np.float32))
+    inputs = layout.empty(tiny.CONFIG, P, 4, 0)
+    trainer.encoder = types.SimpleNamespace(pack=lambda *_: inputs, packed=collections.Counter())
+    trainer.packs = Packs(trainer.config, trainer.mesh, Group())
     trainer.model_config, trainer.tasks, trainer.frozen = None, ("a",), None
     trainer.state = types.SimpleNamespace(params="now")
     trainer.reference = "reference" if kl else None
     trainer.programs = types.SimpleNamespace(score=score)
     trainer.clock = Clock()
     trainer.gaps = collections.deque(gaps)
-    return trainer._columns(rows, np.zeros((P, G), np.float32), step=6), calls
+    return trainer._columns(rows, np.zeros((P, G), np.float32), step=6)[0], calls
 
 
 def test_old_log_probs_of_the_first_minibatch_are_never_read_and_not_computed():
