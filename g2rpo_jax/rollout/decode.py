@@ -8,6 +8,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from g2rpo_jax.models.logprobs import SHARDS, logits_of
+from g2rpo_jax.models.qwen3_vl.layout import RowInputs
 from g2rpo_jax.parallel.constrain import constrain
 from g2rpo_jax.parallel.mesh import ROWS, row_sharding
 from g2rpo_jax.parallel.rules import path_name
@@ -30,6 +31,12 @@ class DecodeState:
     finished_PG: jax.Array
     limit_P: jax.Array
     cache: object
+
+
+def prompts_of(inputs: RowInputs) -> RowInputs:
+    """What decoding reads of the prompts: all but the patches of their images, [P, 0, ...]."""
+    images = ("patches_PNC", "patch_hw_PN2", "pos_index_PN4", "pos_weight_PN4", "segment_PN")
+    return dataclasses.replace(inputs, **{name: getattr(inputs, name)[:, :0] for name in images})
 
 
 def shardings(state: DecodeState, mesh: Mesh) -> DecodeState:
@@ -77,6 +84,7 @@ def decode_chunk(
     """Decodes `c` tokens of every response: a static scan, no data-dependent control flow.
 
     Args:
+      inputs: the prompts, of which the patches are not read (`prompts_of`).
       u_PGc: float32 uniforms of these positions.
       start: int32 scalar, position of the chunk's first token within the response.
       eos: token ids that end a response (the ending token belongs to the response).

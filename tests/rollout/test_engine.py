@@ -6,7 +6,7 @@ import pytest
 
 from g2rpo_jax.models.qwen3_vl import pack
 from g2rpo_jax.parallel.mesh import MeshConfig, make, replicated
-from g2rpo_jax.rollout.engine import Engine, join
+from g2rpo_jax.rollout.engine import Engine, chunk_tokens, join
 from g2rpo_jax.rollout.sampler import SamplingConfig
 from g2rpo_jax.train.policy_step import StepConfig, compile_score
 from tests import tiny
@@ -126,6 +126,14 @@ def test_rows_decoded_in_several_calls_join_to_the_same(rolled):
     np.testing.assert_allclose(out.logp_PGT, whole.logp_PGT, rtol=1e-5, atol=1e-6)
 
 
-def test_a_chunk_that_does_not_divide_is_an_error():
-    with pytest.raises(ValueError, match="max_tokens=12 is not a multiple of chunk=5"):
-        engine(chunk=5)
+def test_a_chunk_that_does_not_divide_the_tokens_changes_nothing(rolled):
+    params, rows, whole = rolled
+    out = engine(chunk=5).generate(params, pack(rows, tiny.CONFIG, 12, 8), range(6), seed=3)
+    assert out.token_PGT.shape == whole.token_PGT.shape
+    np.testing.assert_array_equal(out.token_PGT, whole.token_PGT)
+    np.testing.assert_array_equal(out.mask_PGT, whole.mask_PGT)
+
+
+def test_chunks_are_as_asked_or_of_one_length_that_the_back_end_likes():
+    assert chunk_tokens(5, 28, 8) == 5
+    assert [chunk_tokens(0, tokens, 8) for tokens in (28, 8, 33, 3)] == [7, 8, 7, 3]
