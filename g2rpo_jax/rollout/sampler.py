@@ -51,10 +51,14 @@ def uniforms(seed: int, step: int, prompt_ids, responses: int, tokens: int) -> n
       float32 [P, G, T].
     """
     out_PGT = np.empty((len(prompt_ids), responses, tokens), np.float32)
+    bits = np.random.Philox(key=[seed, 0x67327270])
+    generator, fresh = np.random.Generator(bits), bits.state
     for p, prompt in enumerate(prompt_ids):
         for g in range(responses):
-            bits = np.random.Philox(key=[seed, 0x67327270], counter=[0, step, int(prompt), g])
-            out_PGT[p, g] = np.random.Generator(bits).random(tokens, np.float32)
+            # One generator wound to each stream: a new one asks the system for entropy first.
+            fresh["state"]["counter"][:] = 0, step, int(prompt), g
+            bits.state = fresh
+            generator.random(out=out_PGT[p, g], dtype=np.float32)
     return out_PGT
 
 

@@ -113,6 +113,8 @@ def test_uniforms_depend_on_their_own_prompt_and_response_only():
     np.testing.assert_array_equal(uniforms(3, 0, [9], 2, 3)[0], alone[0, :2, :3])
     assert (uniforms(4, 0, [9], 4, 6) != alone).all()
     assert (uniforms(3, 1, [9], 4, 6) != alone).all()
+    stream = np.random.Philox(key=[3, 0x67327270], counter=[0, 0, 9, 2])
+    np.testing.assert_array_equal(np.random.Generator(stream).random(6, np.float32), alone[0, 2])
 
 
 def test_uniforms_are_uniform_and_unrelated():

@@ -6,6 +6,7 @@ compiled once per bucket (S, N) and never asks.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -123,10 +124,18 @@ def _fill_row(rows: RowInputs, p: int, prompt: Prompt, config: Qwen3VLConfig) ->
     for image, (h, w) in enumerate(grids):
         here = slice(start, start + h * w)
         rows.segment_PN[p, here] = image
-        rows.patch_hw_PN2[p, here] = patch_positions(h, w, config.vision.spatial_merge_size)
-        index, weight = _interpolation(rows.patch_hw_PN2[p, here], h, w, config.vision.grid_side)
+        hw, index, weight = _placed(h, w, config.vision.spatial_merge_size, config.vision.grid_side)
+        rows.patch_hw_PN2[p, here] = hw
         rows.pos_index_PN4[p, here], rows.pos_weight_PN4[p, here] = index, weight
         start += h * w
+
+
+@functools.lru_cache(maxsize=256)  # pictures of a few sizes, a packing of all prompts a step
+def _placed(h: int, w: int, merge: int, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What an image's size says of its patches: `patch_positions` and `_interpolation`."""
+    hw = patch_positions(h, w, merge).astype(np.int32)
+    index, weight = _interpolation(hw, h, w, side)
+    return hw, index.astype(np.int32), weight
 
 
 def _images(prompt: Prompt, vision: VisionConfig) -> tuple[list[tuple[int, int]], np.ndarray]:
@@ -168,8 +177,9 @@ def mrope_positions(visual: np.ndarray, grids: Sequence[tuple[int, int]], merge:
     s = current = 0
     while s < len(visual):
         if not visual[s]:
-            position[:, s] = current
-            s, current = s + 1, current + 1
+            text = int(visual[s:].argmax()) or len(visual) - s  # up to the next image, or all
+            position[:, s : s + text] = np.arange(current, current + text)
+            s, current = s + text, current + text
             continue
         h, w = next(images)
         h, w = h // merge, w // merge
