@@ -51,7 +51,10 @@ class RunConfig:
     Attributes:
       responses: G, responses sampled for each prompt.
       max_tokens: T, tokens of a response at most.
-      decode_chunk: tokens decoded between two looks at which responses have finished.
+      decode_chunk: tokens decoded between two looks at which responses have finished; 0: what suits
+        the back end (platform.Backend).
+      decode_halvings: how often the batch that is being decoded may halve as responses finish. Each
+        is a program more to compile for every bucket; 0: all decode until the last has finished.
       advantage_task: what groups rows where an estimator works per task: "task", or
         "problem_type" (segmentation split by data type; the key of the release's second stage).
       host_devices: on a CPU, devices to divide the host into (0: as XLA_FLAGS says).
@@ -62,7 +65,8 @@ class RunConfig:
     epochs: int = 1
     responses: int = 8
     max_tokens: int = 4096
-    decode_chunk: int = 32
+    decode_chunk: int = 0
+    decode_halvings: int = 3
     advantage_task: str = "task"
     host_devices: int = 0
     model: ModelConfig = ModelConfig()
@@ -87,7 +91,8 @@ class RunConfig:
             ("epochs", 1),
             ("responses", 1),
             ("max_tokens", 1),
-            ("decode_chunk", 1),
+            ("decode_chunk", 0),
+            ("decode_halvings", 0),
             ("host_devices", 0),
         ):
             at_least(name, getattr(self, name), minimum)
@@ -102,7 +107,7 @@ class RunConfig:
                 f"reward.think_tag={self.reward.think_tag!r} would find no response well formed: "
                 f"set reward.think_tag={asked}"
             )
-        if self.max_tokens % self.decode_chunk:
+        if self.decode_chunk and self.max_tokens % self.decode_chunk:
             raise ValueError(
                 f"max_tokens={self.max_tokens} is not a multiple of decode_chunk="
                 f"{self.decode_chunk}: responses are decoded in whole chunks"

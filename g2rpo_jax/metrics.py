@@ -25,6 +25,7 @@ METRICS = {
     "rollout/dropped": "kept rows that waited too long and were dropped, count",
     "rollout/surplus": "kept rows that wait for the next step, count",
     "rollout/tokens_per_s": "generated tokens per second of rollout",
+    "rollout/idle_share": "decoded for responses that had ended or for filler rows, share of all",
     "rollout/gap": "mean |trainer - sampler| log-probability of fresh tokens, nats",
     "rollout/gap_max": "largest such gap, nats",
     "rollout/gap_trusted": "1 where the sampler's log-probs served as old ones, else 0",

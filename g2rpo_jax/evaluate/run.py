@@ -28,7 +28,7 @@ from g2rpo_jax.parallel import mesh as meshes
 from g2rpo_jax.parallel import rules
 from g2rpo_jax.rewards import Item, Scorer
 from g2rpo_jax.rollout.encoder import Encoder
-from g2rpo_jax.rollout.engine import Engine
+from g2rpo_jax.rollout.engine import Engine, chunk_tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +158,10 @@ class Evaluator:
             self.mesh,
             responses=settings.samples,
             max_tokens=settings.max_tokens,
-            chunk=settings.decode_chunk,
+            chunk=chunk_tokens(
+                settings.decode_chunk, settings.max_tokens, platform.current().decode_chunk
+            ),
+            halvings=settings.decode_halvings,
             sampling=settings.sampling,
             eos=self.processor.eos_ids,
             pad=self.processor.pad_id,

@@ -27,7 +27,10 @@ class EvalSettings:
       seeds: every seed draws its own samples.
       pass_at: k of pass@k, each at most samples x seeds.
       right_from: a response counts as right in pass@k from this score on.
-      max_tokens, decode_chunk: tokens of a response at most; of one decoding chunk.
+      max_tokens, decode_chunk: tokens of a response at most; of one decoding chunk (0: what suits
+        the back end).
+      decode_halvings: how often the batch that is being decoded may halve as responses finish. Each
+        is a program more to compile for every bucket; 0: all decode until the last has finished.
       prompts: rows decoded together.
       host, hosts: this process takes every hosts-th row, from the host-th on.
       host_devices: on a CPU, devices to divide the host into (0: as XLA_FLAGS says).
@@ -46,7 +49,8 @@ class EvalSettings:
     pass_at: tuple[int, ...] = (1,)
     right_from: float = 1.0
     max_tokens: int = 4096
-    decode_chunk: int = 32
+    decode_chunk: int = 0
+    decode_halvings: int = 3
     prompts: int = 16
     host: int = 0
     hosts: int = 1
@@ -59,15 +63,15 @@ class EvalSettings:
     def __post_init__(self):
         if self.dtype not in ("auto", "float32", "bfloat16"):
             raise ValueError(f"dtype={self.dtype!r} is none of auto, float32, bfloat16")
-        for name in ("step", "rows", "host", "host_devices"):
+        for name in ("step", "rows", "decode_chunk", "decode_halvings", "host", "host_devices"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 0")
-        for name in ("samples", "max_tokens", "decode_chunk", "prompts", "hosts"):
+        for name in ("samples", "max_tokens", "prompts", "hosts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.host >= self.hosts:
             raise ValueError(f"host={self.host} must be below hosts={self.hosts}")
-        if self.max_tokens % self.decode_chunk:
+        if self.decode_chunk and self.max_tokens % self.decode_chunk:
             raise ValueError(
                 f"max_tokens={self.max_tokens} is not a multiple of decode_chunk="
                 f"{self.decode_chunk}: responses are decoded in whole chunks"

@@ -16,6 +16,7 @@ from g2rpo_jax.plan.collectives import Collective
 from g2rpo_jax.plan.hardware import Device, Share
 from g2rpo_jax.plan.program import Program, argument_bytes, compile_call, device_bytes
 from g2rpo_jax.platform import BACKENDS, Backend
+from g2rpo_jax.rollout.engine import chunk_tokens
 from g2rpo_jax.train import programs
 from g2rpo_jax.train.state import compute_dtype
 
@@ -147,7 +148,7 @@ def build(
     """
     made, calls = _made(config, shape, device, mesh, bucket)
     length = config.max_tokens if response_tokens is None else response_tokens
-    counts = calls_of_step(config, length)
+    counts = calls_of_step(config, length, BACKENDS[device.backend].decode_chunk)
     found = []
     state, frozen = calls["update"].args[:2]
     for name, times in counts.items():
@@ -169,8 +170,15 @@ def stand_in(config: RunConfig, device: Device) -> Backend:
     return dataclasses.replace(backend, compute_dtype="float16" if half else "float32")
 
 
-def calls_of_step(config: RunConfig, response_tokens: int) -> dict[str, float]:
-    """How often a step calls each program, with one round of generation."""
+def calls_of_step(
+    config: RunConfig, response_tokens: int, longest_chunk: int = 1
+) -> dict[str, float]:
+    """How often a step calls each program, with one round of generation.
+
+    Args:
+      longest_chunk: of decoding, what the back end likes where the config leaves it open.
+    """
+    chunk = chunk_tokens(config.decode_chunk, config.max_tokens, longest_chunk)
     batch = config.batch
     rounds = batch.rollout_prompts / (batch.generate_prompts or batch.rollout_prompts)
     scored = batch.minibatches - 1  # the first one's ratio is 1: nothing to compute
@@ -178,7 +186,7 @@ def calls_of_step(config: RunConfig, response_tokens: int) -> dict[str, float]:
     counts = {
         "copy": float(config.model.rollout_copy),
         "prefill": rounds,
-        "decode": rounds * -(-response_tokens // config.decode_chunk),
+        "decode": rounds * -(-response_tokens // chunk),
         "score": float(scored),
         "update": float(batch.minibatches),
     }

@@ -1,6 +1,8 @@
 """What would make a step faster, from exact counts; none of it is compiled."""
 
 from g2rpo_jax.plan.cost import Plan
+from g2rpo_jax.platform import BACKENDS
+from g2rpo_jax.rollout.engine import chunk_tokens
 
 GIB = 2**30
 
@@ -36,7 +38,9 @@ def _generate_more(plan: Plan) -> tuple[str, str] | None:
         return None
     held = decode.bytes
     grown = held["temporaries"] + held.get("cache", 0) + held["results"] + held.get("rows", 0)
-    weights = decode.program.arguments["parameters"] * plan.config.decode_chunk
+    longest = BACKENDS[plan.device.backend].decode_chunk
+    chunk = chunk_tokens(plan.config.decode_chunk, plan.config.max_tokens, longest)
+    weights = decode.program.arguments["parameters"] * chunk
     share = min(1.0, weights / max(1.0, decode.program.work.bytes))
     verdict = "fits" if decode.total + grown <= plan.device.usable_bytes else "does not fit"
     return (

@@ -225,7 +225,7 @@ def _step(trainer: Trainer, step: int) -> tuple[dict[str, float], list[samples.F
     clock.lap("log")
     started = time.perf_counter()
     trainer.encoder.packed.clear()
-    trainer.scoring_s = 0.0
+    trainer.scoring_s, decoded = 0.0, trainer.programs.engine.slots
     got = collect(
         config.filter,
         step,
@@ -246,6 +246,8 @@ def _step(trainer: Trainer, step: int) -> tuple[dict[str, float], list[samples.F
     if got.rounds:  # a full surplus needs no generation
         tokens = sum(int(row.length_G.sum()) for row in got.sampled)
         numbers["rollout/tokens_per_s"] = tokens / numbers["time/rollout_s"]
+        decoded = (trainer.programs.engine.slots - decoded) * trainer.group.count
+        numbers["rollout/idle_share"] = 1 - tokens / decoded
     if sums:
         numbers |= measure.update_numbers(sums, trainer.tasks)
         numbers["policy/lr"] = float(trainer.learning_rate(step))

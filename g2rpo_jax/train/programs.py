@@ -23,7 +23,7 @@ from g2rpo_jax.parallel import rules
 from g2rpo_jax.platform import Backend
 from g2rpo_jax.rewards import TASKS, TYPE_TASKS
 from g2rpo_jax.rollout import decode
-from g2rpo_jax.rollout.engine import Engine
+from g2rpo_jax.rollout.engine import Engine, chunk_tokens
 from g2rpo_jax.rollout.sampler import SamplingConfig
 from g2rpo_jax.train import packs, state
 from g2rpo_jax.train.policy_step import StepBatch, StepConfig, compile_score, compile_step
@@ -115,10 +115,11 @@ class Programs:
             graphdef,
             mesh,
             max_tokens=config.max_tokens,
-            chunk=config.decode_chunk,
+            chunk=chunk_tokens(config.decode_chunk, config.max_tokens, backend.decode_chunk),
             eos=eos,
             pad=pad,
             donate=backend.donate,
+            halvings=config.decode_halvings,
         )
         self.engine = build(responses=config.responses, sampling=config.sampling)
         self.greedy = build(responses=1, sampling=SamplingConfig(temperature=0.0))
@@ -185,14 +186,16 @@ class Programs:
         limit_P = placed(_shape((P,), np.int32), rows)
         begun = jax.eval_shape(engine.prefill, weights, inputs, limit_P)
         begun = placed(begun, decode.shardings(begun, self.mesh))
-        u_PGc = placed(_shape((P, engine.responses, engine.chunk), np.float32), rows)
-        at = placed(_shape((), np.int32), meshes.replicated(self.mesh))
-        return [
-            Call(f"{prefix}prefill", engine.prefill, (weights, inputs, limit_P)),
-            Call(f"{prefix}decode", engine.decode, (weights, inputs, begun, u_PGc, at)),
-            # Between chunks of decoding; only in runs of several processes.
-            Call(f"{prefix}all_finished", engine.all_finished, (begun.finished_PG,)),
-        ]
+        found = [Call(f"{prefix}prefill", engine.prefill, (weights, inputs, limit_P))]
+        names = {"prefill"}
+        # Smaller shapes run the same programs: the largest stands for all.
+        for name, function, args in engine.calls(
+            weights, placed(self.inputs(P, S, 0), rows), begun
+        ):
+            if name not in names:
+                found.append(Call(f"{prefix}{name}", function, args))
+            names.add(name)
+        return found
 
     def weights(self, params, frozen):
         """Parameters as generation takes them: all; or their copy, made anew for new ones."""

@@ -42,6 +42,7 @@ MAY_CHANGE = {
     "batch.generate_prompts": CLOSE,
     "batch.packed_shares": CLOSE,
     "decode_chunk": CLOSE,
+    "decode_halvings": CLOSE,
     "reward.workers": "",
     "reward.deadline_s": LIMIT,
     "reward.memory_mb": LIMIT,
