@@ -51,7 +51,7 @@ def tiny(config: ml_collections.ConfigDict) -> None:
     config.model = "assets/tiny"
     config.benchmarks = "rows:embedded:test?rows=2160&seed=0"
     config.host_devices, config.prompts = 2, 216
-    config.max_tokens, config.decode_chunk = 28, 7
+    config.max_tokens, config.decode_halvings = 28, 1
     config.data.template = "plain"
     config.data.prompt_tokens, config.data.patches = (48,), (64,)
 

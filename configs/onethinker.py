@@ -44,7 +44,7 @@ def get_config(variant: str = "paper") -> ml_collections.ConfigDict:
 
 def paper(config: ml_collections.ConfigDict) -> None:
     """Equations 5-10 and 14 with the hyper-parameters of the paper's section on training."""
-    config.responses, config.max_tokens, config.decode_chunk = 8, 4096, 32
+    config.responses, config.max_tokens = 8, 4096
     config.batch.rollout_prompts = config.batch.prompts = 128
     config.batch.generate_prompts = 32
     config.batch.minibatches, config.batch.microbatches = 1, 16
@@ -78,7 +78,7 @@ def tiny(config: ml_collections.ConfigDict) -> None:
     """Two CPU cores, a few minutes: the shipped model on the embedded digits."""
     config.steps = 230
     config.host_devices = 2
-    config.responses, config.max_tokens, config.decode_chunk = 8, 28, 7
+    config.responses, config.max_tokens, config.decode_halvings = 8, 28, 1
     config.model.directory, config.model.remat = "assets/tiny", "none"
     config.data.train = "embedded:train?rows=8192&seed=1"
     config.data.test = "embedded:test?rows=2160&seed=0"

@@ -68,7 +68,7 @@ def test_an_integer_serves_where_a_float_is_asked():
         ("objective.aggregation", "token", "unknown aggregation 'token'.*token_mean"),
         ("shaping.entropy_estimator", "exat", "did you mean 'exact'"),
         ("batch.microbatches", 7, "batch.prompts=128 does not divide"),
-        ("max_tokens", 33, "max_tokens=33 is not a multiple of decode_chunk"),
+        ("decode_chunk", 33, "max_tokens=4096 is not a multiple of decode_chunk=33"),
         ("optim.clip_norm", 0.0, "optim.clip_norm=0.0 must be above 0"),
         ("filter.low", 2.0, "filter.low=2.0 must be below filter.high"),
         ("tasks.ocr.length", (4, 3, 2, 1), "must be four rising token counts"),

@@ -23,6 +23,7 @@ GREEDY = EvalSettings(
     prompts=24,
     max_tokens=28,
     decode_chunk=7,
+    decode_halvings=0,
     data=DataConfig(template="plain", prompt_tokens=(48,), patches=(64,)),
 )
 
