@@ -121,6 +121,9 @@ class Run:
             seen.setdefault("numbers", []).append(reply["numbers"])
 
     def _add(self, name: str, phase: str, found: dict, errors: dict, text_only=()) -> None:
+        for seen in self.notes[name].get("calls", {}).values():
+            if isinstance(seen.get("numbers"), list):
+                seen["numbers"] = _medians(seen["numbers"][-self.rounds :])
         rows = rows_of(WORKLOADS[name], phase, found, errors, self.peak, text_only)
         self.rows += rows
         note = self.notes[name]
@@ -189,8 +192,7 @@ class Run:
         replies = [ours.ask("time", phase="rl_step") for _ in range(steps)]
         took = [reply["seconds"] for reply in replies]
         numbers = [reply["numbers"] for reply in replies]
-        names = sorted(set.intersection(*(set(n) for n in numbers)))
-        medians = {name: round(statistics.median(n[name] for n in numbers), 4) for name in names}
+        medians = _medians(numbers)
         self.notes["W4"] = {
             "numbers": medians,
             "first_two_steps_ready_s": round(ready, 1),
@@ -205,3 +207,9 @@ class Run:
             row["tokens_per_s"] = round(medians["rollout/tokens_per_s"])
         self.rows.append(row)
         self.say(f"W4 rl_step: {median:.3f} s")
+
+
+def _medians(numbers: list[dict[str, float]]) -> dict[str, float]:
+    """The median of every number that all steps have."""
+    names = sorted(set.intersection(*(set(n) for n in numbers)))
+    return {name: round(statistics.median(n[name] for n in numbers), 4) for name in names}

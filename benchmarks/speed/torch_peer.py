@@ -36,11 +36,9 @@ class Side:
         self.workload, self.micro = w, w.prompts * w.responses
         load = Qwen3VLForConditionalGeneration.from_pretrained
         self.model = load(folder, dtype=torch.float32, attn_implementation="sdpa")
-        self.plain_forward = self.model.forward
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=LR, weight_decay=0.01)
-        if compiled:
-            language = self.model.model.language_model
-            language.forward = torch.compile(language.forward, dynamic=False)
+        self.language = self.model.model.language_model
+        self.compiled = torch.compile(self.language.forward, dynamic=False) if compiled else None
         prompts = [p for p in w.prompts_of() for _ in range(w.responses)]
         self.inputs = {
             "input_ids": torch.from_numpy(np.stack([p.input_ids for p in prompts])).long(),
@@ -67,6 +65,7 @@ class Side:
     def rollout(self, compiled: bool = False) -> None:
         """Every response at full length, sampled at temperature 1."""
         w = self.workload
+        vars(self.language).pop("forward", None)  # `generate` compiles by itself
         extra = {}
         if compiled:
             extra["cache_implementation"] = "static"
@@ -108,6 +107,8 @@ class Side:
         """One update over all sequences, gradients added over parts of `micro` sequences."""
         micro, head = micro or self.micro, head or self.head
         self._set_head(head)
+        if self.compiled is not None:
+            self.language.forward = self.compiled
         total = self.tokens.numel()
         self.optimizer.zero_grad(set_to_none=True)
         for start in range(0, len(self.tokens), micro):

@@ -123,7 +123,7 @@ class Side:
             self.done.release()
             self.go.acquire()
             words = rng.integers(END + 1, w.vocabulary, (w.prompts, w.prompt_tokens))
-            yield {"prompts": [" ".join(f"w{i}" for i in row) for row in words]}
+            yield {"prompts": np.array([" ".join(f"w{i}" for i in row) for row in words])}
 
     def _reward(self, prompts, completions, **_) -> list[float]:
         self.lengths = [len(completion.split()) for completion in completions]
