@@ -69,7 +69,7 @@ def test_every_program_of_the_tiny_run_is_clean(tiny):
     names = {report.program for report in tiny}
     assert names == {
         *("prefill", "decode", "score", "update", "advantage", "length_reward", "sft_update"),
-        *("greedy_prefill", "greedy_decode", "all_finished", "greedy_all_finished"),
+        *("look", "compact", "greedy_prefill", "greedy_decode", "greedy_look", "greedy_compact"),
     }
     update = next(report for report in tiny if report.program == "update")
     assert update.operations["stablehlo.while"] > 5 and update.operations["stablehlo.gather"]
