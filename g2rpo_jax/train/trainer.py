@@ -3,6 +3,7 @@
 import collections
 import functools
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +62,7 @@ class Trainer:
             param_dtype=config.model.param_dtype,
             shardings=functools.partial(rules.sharding_of, self.mesh),
         )
-        model.embedding_gradient = backend.embedding_gradient
+        model.embedding_gradient, model.attention = backend.embedding_gradient, backend.attention
         model.vocab = config.mesh.vocab
         self.model_config = model.config
         graphdef, params, self.frozen = state.split(model, config.model)
@@ -215,39 +216,53 @@ class Trainer:
         order = list(range(len(drawn)))
         if size < len(drawn):
             order.sort(key=lambda p: (patches(drawn[p].prompt), len(drawn[p].prompt.input_ids)))
+        calls = [order[start : start + size] for start in range(0, len(order), size)]
+
+        def packed(places: list[int]):
+            prompts = [drawn[p].prompt for p in places]
+            return self.encoder.pack(prompts, size, self.model_config)
+
         params, parts = self.programs.weights(self.state.params, self.frozen), []
-        for start in range(0, len(order), size):
-            chosen = [drawn[p] for p in order[start : start + size]]
-            inputs = self.encoder.pack([d.prompt for d in chosen], size, self.model_config)
-            limits = [self.limits[d.example.task] for d in chosen]
-            finished = Finished(limits, self.processor.eos_ids, self.config.responses)
-
-            def seen(here, token_PGT, mask_PGT, start=start, chosen=chosen, finished=finished):
-                beside.add(
-                    [
-                        ((order[start + p], g), self._answer(chosen[p], token_PGT[p, g], length))
-                        for p, g, length in finished.new(token_PGT, mask_PGT, here)
-                    ]
-                )
-
-            self.clock.lap("data")
-            parts.append(
-                self.programs.engine.generate(
-                    params,
-                    inputs,
-                    [d.prompt_id for d in chosen],
-                    seed=self.config.seed,
-                    limit_P=limits,
-                    seen=seen,
-                )
-            )
-            self.clock.lap("rollout")
+        with ThreadPoolExecutor(1) as ahead:  # packs for the next call while one goes on
+            coming = ahead.submit(packed, calls[0])
+            for k, places in enumerate(calls):
+                inputs = coming.result()
+                if k + 1 < len(calls):
+                    coming = ahead.submit(packed, calls[k + 1])
+                self.clock.lap("data")
+                parts.append(self._generate(params, inputs, drawn, places, beside))
+                self.clock.lap("rollout")
         return join(parts, np.argsort(order))
 
-    def _answer(self, drawn: Drawn, token_T: np.ndarray, length: int) -> Callable[[], Item]:
+    def _generate(
+        self, params, inputs, drawn: list[Drawn], places: list[int], beside: Beside
+    ) -> Rollout:
+        """Responses to the prompts at `places`, which `inputs` holds."""
+        chosen = [drawn[p] for p in places]
+        limits = [self.limits[d.example.task] for d in chosen]
+        finished = Finished(limits, self.processor.eos_ids, self.config.responses)
+
+        def seen(here: slice, token_PGT: np.ndarray, mask_PGT: np.ndarray) -> None:
+            new = finished.new(token_PGT, mask_PGT, here)
+            beside.add(
+                [
+                    ((places[p], g), self._answer(chosen[p], token_PGT[p, g, :length]))
+                    for p, g, length in new
+                ]
+            )
+
+        return self.programs.engine.generate(
+            params,
+            inputs,
+            [d.prompt_id for d in chosen],
+            seed=self.config.seed,
+            limit_P=limits,
+            seen=seen,
+        )
+
+    def _answer(self, drawn: Drawn, tokens: np.ndarray) -> Callable[[], Item]:
         """Decodes a response when it is called."""
-        used = token_T[:length].copy()
-        return lambda: drawn.example.item(self.processor.decode(used))
+        return lambda: drawn.example.item(self.processor.decode(tokens))
 
     def learn(self, rows: list[Row], step: int) -> tuple[list[dict], np.ndarray]:
         """Advantages of the step's rows, then one update per minibatch.
