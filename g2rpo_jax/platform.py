@@ -28,6 +28,7 @@ class Backend:
         buffers have been reported to return garbage (aws-neuron-sdk issue 1026).
       embedding_gradient: "scatter", or "onehot" (a matmul) where scatter-add is unsafe or slow.
       compute_dtype: what `model.dtype="auto"` means here.
+      attention: kernel of the prompts' attention (`models.qwen3_vl.kernels`); "none": XLA's.
       decode_chunk: tokens decoded between two looks at what has finished, at most, where the config
         leaves it open. Looking stalls the device for about a millisecond, so the faster a token,
         the longer a chunk: then a look costs below 1 %, and what has finished decodes little more.
@@ -41,6 +42,7 @@ class Backend:
     donate: bool = True
     embedding_gradient: str = "scatter"
     compute_dtype: str = "bfloat16"
+    attention: str = "none"
     decode_chunk: int = 32
     keep_programs: bool = True
 
@@ -190,7 +192,7 @@ BACKENDS = {
         compute_dtype="float32",
         decode_chunk=8,
     ),
-    "gpu": Backend(),
+    "gpu": Backend(attention="cudnn"),
     "tpu": Backend(),
     "neuron": Backend(
         environment=(

@@ -5,16 +5,18 @@ inside.
 Numbers: matrix products in `dtype`, summed in float32; norms, softmax and logits in float32.
 """
 
-import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from g2rpo_jax.models.layers import apart, over_layers
 from g2rpo_jax.models.logprobs import SHARDS
 from g2rpo_jax.models.qwen3_vl import rope, text
+from g2rpo_jax.models.qwen3_vl.cache import Apart, Cache
 from g2rpo_jax.models.qwen3_vl.config import Qwen3VLConfig
 from g2rpo_jax.models.qwen3_vl.embedding import embed
 from g2rpo_jax.models.qwen3_vl.layout import RowInputs
@@ -31,15 +33,12 @@ from g2rpo_jax.parallel import constrain
 from g2rpo_jax.tables import lookup
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Cache:
-    """Keys and values of rows that are being decoded; n layers. A prompt's stand once per row."""
+class Ready(NamedTuple):
+    """What decoding reads of the parameters: the table tokens are looked up in, the layers'
+    weights, stacked or one by one."""
 
-    prompt_key_nPKHS: jax.Array
-    prompt_value_nPKSH: jax.Array
-    key_nPGKHT: jax.Array
-    value_nPGKTH: jax.Array
+    table_VD: jax.Array
+    weights: text.Weights | list[text.Weights]
 
 
 class Qwen3VL(nnx.Module):
@@ -55,6 +54,8 @@ class Qwen3VL(nnx.Module):
       directory: where its tokenizer and processor files lie, to be copied when it is saved.
     Attributes:
       vocab: what the unembedding is divided over on several devices (`logprobs.SHARDS`).
+      attention: kernel of the prompts' attention (`kernels.KERNELS`).
+      unrolled: whether layers are written out instead of scanned (`models.layers`).
     """
 
     model_type = "qwen3_vl"
@@ -71,7 +72,7 @@ class Qwen3VL(nnx.Module):
         self.config = config
         self.dtype = jnp.dtype(dtype)
         self.embedding_gradient = embedding_gradient
-        self.vocab = "tensor"
+        self.vocab, self.attention, self.unrolled = "tensor", "none", False
         self.directory = directory
         V, D = config.text.vocab_size, config.text.hidden_size
         param_dtype = jnp.dtype(param_dtype)
@@ -125,7 +126,7 @@ class Qwen3VL(nnx.Module):
             q, k, v = text.queries_keys_values(config, w, x_BLD, angles)
             mask_PS = jnp.asarray(inputs.mask_PS)
             prompt_q, prompt_k, prompt_v = (rows(a[:, :prompts], S) for a in (q, k, v))
-            out_PSA = prompt_attention(prompt_q, prompt_k, prompt_v, mask_PS)
+            out_PSA = prompt_attention(prompt_q, prompt_k, prompt_v, mask_PS, self.attention)
             out_BLA = out_PSA.reshape(B, prompts, -1)
             if U:
                 own = [a[:, prompts:] for a in (q, k, v)]
@@ -173,14 +174,7 @@ class Qwen3VL(nnx.Module):
           cache: for `decode`.
         """
         hidden_PSD, (key_nPKHS, value_nPKSH, _) = self._prompt(inputs)
-        n, P, K, H, _ = key_nPKHS.shape
-        own = (n, P, responses, K)
-        cache = Cache(
-            constrain.constrain(key_nPKHS, None, "rows", "heads"),
-            constrain.constrain(value_nPKSH, None, "rows", "heads"),
-            _own(jnp.zeros((*own, H, tokens), self.dtype)),
-            _own(jnp.zeros((*own, tokens, H), self.dtype)),
-        )
+        cache = Cache.begin(key_nPKHS, value_nPKSH, responses, tokens)
         return self._final(_last_token(hidden_PSD, inputs)), cache
 
     def decode(
@@ -189,57 +183,52 @@ class Qwen3VL(nnx.Module):
         t: jax.Array,
         cache: Cache,
         inputs: RowInputs,
-        table_VD: jax.Array | None = None,
-    ) -> tuple[jax.Array, Cache]:
+        ready: Ready | None = None,
+    ) -> tuple[jax.Array, Cache | Apart]:
         """Feeds response token t of every response.
 
         Args:
           token_PG: int32, the tokens.
           t: scalar int32, 0 <= t < T, the same for all: the place in the cache.
-          cache: from `prefill` or the last `decode`; tokens before t must have been fed.
+          cache: from `prefill` or the last `decode`; tokens before t must have been fed. Taken
+            `apart` where `ready`'s layers are.
           inputs: the same as in `prefill`.
-          table_VD: from `lookup_table`, which spares every token moving it; or None.
+          ready: from `ready`, which spares every token moving weights; or None.
         Returns:
           hidden_PGD: predicts response token t + 1; and the cache with token t in it.
         """
         config = self.config.text
         P, G = token_PG.shape
-        n = config.num_hidden_layers
-        x_P1D = self._embed_tokens(token_PG, table_VD)
+        table_VD, weights = ready or (self.embedding[...], text.stacked(self.layers))
+        x_PGD = embed(table_VD, token_PG, self.embedding_gradient).astype(self.dtype)
         mask_PS = jnp.asarray(inputs.mask_PS)
         position_P3G = jnp.broadcast_to((inputs.next_position_P + t)[:, None, None], (P, 3, G))
         angles = rope.mrope(config, position_P3G, self._wide)
 
         def layer(carry, xs):
-            x_PGD, own_key, own_value = carry
-            w, index, prompt_key, prompt_value = xs
+            (x_PGD, cache), (w, index) = carry, xs
             w = text.in_use(config, w, self.dtype, self.layers.lora_scale)
             q, k, v = text.queries_keys_values(config, w, x_PGD, angles)
-            at = (index, 0, 0, 0)
-            own_key = jax.lax.dynamic_update_slice(
-                own_key, k.astype(own_key.dtype)[None, ..., None], (*at, 0, t)
-            )
-            own_value = jax.lax.dynamic_update_slice(
-                own_value, v.astype(own_value.dtype)[None, ..., None, :], (*at, t, 0)
-            )
-            out = decode_attention(
-                q,
-                jax.lax.dynamic_index_in_dim(own_key, index, keepdims=False),
-                jax.lax.dynamic_index_in_dim(own_value, index, keepdims=False),
-                prompt_key,
-                prompt_value,
-                mask_PS,
-                t,
-            )
-            x_PGD = text.after_attention(config, w, x_PGD, out.reshape(P, G, -1))
-            return (x_PGD, _own(own_key), _own(own_value)), None
+            cache = cache.put(index, k, v, t)
+            out_BA = decode_attention(q, *cache.own(index), *cache.prompt(index), mask_PS, t)
+            x_PGD = text.after_attention(config, w, x_PGD, out_BA.reshape(P, G, -1))
+            return (x_PGD, cache), None
 
-        carry = (x_P1D, cache.key_nPGKHT, cache.value_nPGKTH)
-        index_n = jnp.arange(n, dtype=jnp.int32)
-        xs = (text.stacked(self.layers), index_n, cache.prompt_key_nPKHS, cache.prompt_value_nPKSH)
-        (x_PGD, key, value), _ = jax.lax.scan(layer, carry, xs)
-        cache = dataclasses.replace(cache, key_nPGKHT=key, value_nPGKTH=value)
+        carry = (x_PGD, cache)
+        if isinstance(weights, list):
+            for index, w in enumerate(weights):
+                carry, _ = layer(carry, (w, index))
+        else:
+            index_n = jnp.arange(config.num_hidden_layers, dtype=jnp.int32)
+            carry, _ = jax.lax.scan(layer, carry, (weights, index_n))
+        x_PGD, cache = carry
         return self._final(x_PGD), cache
+
+    def ready(self) -> Ready:
+        """What every call of `decode` reads, for many calls."""
+        weights = text.stacked(self.layers)
+        table_VD = constrain.constrain(self.embedding[...], None, "lookup_width")
+        return Ready(table_VD, apart(weights) if self.unrolled else weights)
 
     def unembedding(self, dtype: jnp.dtype | None = None) -> jax.Array:
         """The output table [V, D], divided as `vocab` says: the embedding itself when tied.
@@ -251,10 +240,6 @@ class Qwen3VL(nnx.Module):
         name, table = ("embedding", self.embedding) if self.head is None else ("head", self.head)
         table_VD = table[...] if dtype is None else table[...].astype(dtype)
         return constrain.use(name, table_VD, SHARDS[self.vocab].vocab)
-
-    def lookup_table(self) -> jax.Array:
-        """The embedding [V, D] as tokens are looked up in it, for many calls of `decode`."""
-        return constrain.constrain(self.embedding[...], None, "lookup_width")
 
     def unembed(self, hidden: jax.Array) -> jax.Array:
         """Logits [..., V] of final hidden states [..., D], float32 (float64 for float64)."""
@@ -284,7 +269,7 @@ class Qwen3VL(nnx.Module):
 
         def layer(x_PSD, w, deepstack_PSD):
             q, k, v = text.queries_keys_values(config, w, x_PSD, angles)
-            out_PSA = prompt_attention(q, k, v, mask_PS)
+            out_PSA = prompt_attention(q, k, v, mask_PS, self.attention)
             x_PSD = text.after_attention(config, w, x_PSD, out_PSA)
             if deepstack_PSD is not None:
                 x_PSD = x_PSD + deepstack_PSD
@@ -311,15 +296,15 @@ class Qwen3VL(nnx.Module):
             return layer(x, w, picked)
 
         body = lookup(text.REMAT, remat, kind="remat")(body)
-        return jax.lax.scan(
+        return over_layers(
             lambda x, xs: body(text.between_layers(x, remat), xs),
             x,
             (text.stacked(self.layers), jnp.asarray(pick_nK, self.dtype)),
+            self.unrolled,
         )
 
-    def _embed_tokens(self, tokens: jax.Array, table_VD: jax.Array | None = None) -> jax.Array:
-        table = self.embedding[...] if table_VD is None else table_VD
-        return embed(table, tokens, self.embedding_gradient).astype(self.dtype)
+    def _embed_tokens(self, tokens: jax.Array) -> jax.Array:
+        return embed(self.embedding[...], tokens, self.embedding_gradient).astype(self.dtype)
 
     def _embed_prompt(self, inputs: RowInputs, remat: str) -> tuple[jax.Array, jax.Array | None]:
         """Embeddings [P, S, D], images in place, and DeepStack [K, P, S, D] (or None) likewise."""
@@ -328,7 +313,7 @@ class Qwen3VL(nnx.Module):
         if not N:
             return x_PSD, None
         merged_PMD, deepstack_KPMD, _ = self.vision(
-            inputs, self.dtype, remat, self.embedding_gradient
+            inputs, self.dtype, remat, self.embedding_gradient, unrolled=self.unrolled
         )
         image_index_PS = jnp.asarray(inputs.image_index_PS)
         merged_M = jnp.arange(N // self.config.vision.merge, dtype=image_index_PS.dtype)
@@ -359,11 +344,6 @@ class Qwen3VL(nnx.Module):
 
     def _final(self, hidden: jax.Array) -> jax.Array:
         return text.rms_norm(hidden, self.norm[...], self.config.text.rms_norm_eps)
-
-
-def _own(cache_nPGK: jax.Array) -> jax.Array:
-    """A cache of responses, divided."""
-    return constrain.constrain(cache_nPGK, None, "rows", None, "heads")
 
 
 def _last_token(hidden_PSD: jax.Array, inputs: RowInputs) -> jax.Array:

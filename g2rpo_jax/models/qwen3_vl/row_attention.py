@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from g2rpo_jax.models.products import product
+from g2rpo_jax.models.qwen3_vl import kernels
 
 HIDDEN = -1e9  # a finite mask: an infinity times zero inside a matrix engine would be NaN
 # Scores that one pass over the keys may hold for one row and head; more are worked through in
@@ -115,8 +116,10 @@ def finish(part: Partial, dtype: jnp.dtype) -> jax.Array:
     return out_BKRLH.transpose(0, 3, 1, 2, 4).reshape(B, L, K * R * H)
 
 
-def prompt_attention(q_PSKRH, k_PSKH, v_PSKH, mask_PS) -> jax.Array:
-    """Causal attention of padded prompts: [P, S, K * R * H]."""
+def prompt_attention(q_PSKRH, k_PSKH, v_PSKH, mask_PS, kernel: str = "none") -> jax.Array:
+    """Causal attention of prompts padded behind: [P, S, K * R * H]; `kernel`: of `KERNELS`."""
+    if kernels.use(kernel, q_PSKRH.dtype):
+        return kernels.causal_attention(q_PSKRH, k_PSKH, v_PSKH, kernel)
     place_S = jnp.arange(q_PSKRH.shape[1], dtype=jnp.int32)
 
     def visible(place_1L: jax.Array) -> jax.Array:
@@ -167,25 +170,25 @@ def response_attention(q_PGUKRH, k_PGUKH, v_PGUKH, key_PKHS, value_PKSH, mask_PS
 
 
 def decode_attention(
-    q_PGKRH, own_key_PGKHT, own_value_PGKTH, key_PKHS, value_PKSH, mask_PS, t
+    q_PGKRH, own_key_BKHT, own_value_BKTH, key_PKHS, value_PKSH, mask_PS, t
 ) -> jax.Array:
     """One query token per response over its prompt and its own first t + 1 tokens: [P * G, Q * H].
 
     Args:
       q_PGKRH: the queries of the token fed now.
-      own_key_PGKHT, own_value_PGKTH: the responses' caches; what lies behind t is hidden.
+      own_key_BKHT, own_value_BKTH: the caches of all P * G responses; what lies behind t is hidden.
       key_PKHS, value_PKSH: the prompt's cache, once per row.
       mask_PS: True where a prompt token is.
       t: scalar int32, the index of the token fed now.
     """
     P, G, K, R, H = q_PGKRH.shape
-    T = own_key_PGKHT.shape[-1]
+    T = own_key_BKHT.shape[-1]
     seen_11T = (jnp.arange(T, dtype=jnp.int32) <= t)[None, None]
     over_prompt = _attend(q_PGKRH, key_PKHS, value_PKSH, mask_PS[:, None])
     over_self = _attend(
         q_PGKRH.reshape(P * G, 1, K, R, H),
-        own_key_PGKHT.reshape(P * G, K, H, T),
-        own_value_PGKTH.reshape(P * G, K, T, H),
+        own_key_BKHT,
+        own_value_BKTH,
         seen_11T,
     )
 
