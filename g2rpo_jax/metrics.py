@@ -1,7 +1,9 @@
 """Every logged number: its name and unit in one table, and where it is written."""
 
+import functools
 import json
 import os
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -198,8 +200,7 @@ class _Events:
         self._give_up()
 
     def _open(self) -> None:
-        from tensorboardX.record_writer import RecordWriter
-
+        RecordWriter, _ = _tensorboard()
         self._folder.mkdir(exist_ok=True)
         self._files += 1
         # The kind of name that TensorBoard looks for, and reads in alphabetical order.
@@ -210,8 +211,7 @@ class _Events:
             self._put(step=self._start, session_log={"status": 1})
 
     def _put(self, **event) -> None:
-        from tensorboardX.proto.event_pb2 import Event
-
+        _, Event = _tensorboard()
         self._file.write(Event(wall_time=time.time(), **event).SerializeToString())
 
     def _give_up(self) -> None:
@@ -221,6 +221,25 @@ class _Events:
                 file.close()
             except OSError:
                 pass
+
+
+@functools.cache
+def _tensorboard() -> tuple[type, type]:
+    """tensorboardX's RecordWriter and Event.
+
+    Its package imports torch where that is installed, 3 seconds for nothing that is used here:
+    while it is imported, torch looks as if it were not.
+    """
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None
+    try:
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.record_writer import RecordWriter
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+    return RecordWriter, Event
 
 
 def rows(path: Path) -> Iterator[dict]:

@@ -5,8 +5,10 @@ Held-out rows draw from images that training never shows.
 """
 
 import functools
+import importlib.util
 import random
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -47,21 +49,27 @@ def digit_bank(split: str) -> Bank:
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: the embedded set has {' and '.join(SPLITS)}")
-    from sklearn.datasets import load_digits  # slow to import; needed only where digits are drawn
-
-    digits = load_digits()
+    images, target = _digits()
     # 0..16 ink levels to 0..255 grey, then every pixel twice in both directions.
-    grey = np.round(digits.images * (255 / 16)).astype(np.uint8)
+    grey = np.round(images * (255 / 16)).astype(np.uint8)
     large = grey.repeat(2, axis=1).repeat(2, axis=2)
     tiles, sources = [], []
     for digit in range(10):
-        mine = np.flatnonzero(digits.target == digit).tolist()
+        mine = np.flatnonzero(target == digit).tolist()
         random.Random(SPLIT_SEED * 10 + digit).shuffle(mine)
         held_out = round(TEST_SHARE * len(mine))
         chosen = sorted(mine[:held_out] if split == "test" else mine[held_out:])
         tiles.append(large[chosen])
         sources.append(tuple(chosen))
     return Bank(tuple(tiles), tuple(sources))
+
+
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    """Images [n, 8, 8] of ink levels 0..16, and which digit each is: what sklearn's load_digits
+    gives, from the same file; to import sklearn takes seconds."""
+    package = Path(importlib.util.find_spec("sklearn").origin).parent
+    table = np.loadtxt(package / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+    return table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(int)
 
 
 class Canvas:
