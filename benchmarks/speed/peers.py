@@ -1,7 +1,9 @@
 """The peers' environments: made from the package index where they are missing."""
 
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -17,7 +19,7 @@ def python_of(folder: Path, name: str) -> Path:
     return folder / name / "bin" / "python"
 
 
-def install(folder: Path, names: tuple[str, ...], say=print) -> dict[str, str]:
+def install(folder: Path, names: tuple[str, ...], say: Callable = print) -> dict[str, str]:
     """Makes the environments that are missing.
 
     Returns:
@@ -35,5 +37,6 @@ def install(folder: Path, names: tuple[str, ...], say=print) -> dict[str, str]:
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 failed[name] = f"not installed: {done.stderr.strip()[-300:]}"
+                shutil.rmtree(folder / name, ignore_errors=True)  # the next run tries again
                 break
     return failed

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import optax
 from flax import nnx
+from jax.sharding import AxisType
 from speed.reward import even_words
 from speed.worker import seconds, serve
 from speed.workloads import CLIP, END, LR, TEMPERATURE, WORKLOADS, Workload
@@ -62,7 +63,7 @@ class Side:
             norm_eps=1e-6,
             use_tied_embedding=True,
         )
-        mesh = jax.make_mesh((1, 1), ("fsdp", "tp"))
+        mesh = jax.make_mesh((1, 1), ("fsdp", "tp"), axis_types=(AxisType.Auto,) * 2)
         roles = (rl_cluster.Role.ACTOR, rl_cluster.Role.REFERENCE, rl_cluster.Role.ROLLOUT)
         adam = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(LR, weight_decay=0.01))
         training = rl_cluster.RLTrainingConfig(
