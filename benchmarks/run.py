@@ -69,7 +69,7 @@ def main() -> None:
             "sides": run.hello(["ours", "transformers", "tunix"] if compared else ["ours"]),
         }
         result |= {"peak_gflops": round(run.peak / 1e9, 1), "notes": run.notes}
-        result |= {"rows": run.rows, "curves": [], "advantages": []}
+        result |= {"rows": run.rows, "curves": []}
         say(f"best rate of float32 products: {run.peak / 1e9:.0f} GFLOP/s")
         try:
             for part in parts:
@@ -95,7 +95,7 @@ def _measure(part: str, run: Run, result: dict, folder: Path) -> None:
     elif part == "curves":
         result["curves"] += curves.measure(run, curves.points(run.quick))
     else:
-        result["advantages"] += _advantages(folder, run.quick)
+        run.rows += _advantages(folder, run.quick)
 
 
 def _workers(folder: Path, log: Path) -> dict[str, Worker]:

@@ -123,7 +123,7 @@ class Run:
     def _add(self, name: str, phase: str, found: dict, errors: dict, text_only=()) -> None:
         for seen in self.notes[name].get("calls", {}).values():
             if isinstance(seen.get("numbers"), list):
-                seen["numbers"] = _medians(seen["numbers"][-self.rounds :])
+                seen["numbers"] = _typical(seen["numbers"][-self.rounds :])
         rows = rows_of(WORKLOADS[name], phase, found, errors, self.peak, text_only)
         self.rows += rows
         note = self.notes[name]
@@ -192,9 +192,9 @@ class Run:
         replies = [ours.ask("time", phase="rl_step") for _ in range(steps)]
         took = [reply["seconds"] for reply in replies]
         numbers = [reply["numbers"] for reply in replies]
-        medians = _medians(numbers)
+        typical = _typical(numbers)
         self.notes["W4"] = {
-            "numbers": medians,
+            "numbers": typical,
             "first_two_steps_ready_s": round(ready, 1),
             "compile_s": round(sum(reply["compile_s"] for reply in first), 1),
             "compile_s_afterwards": round(sum(reply["compile_s"] for reply in replies), 2),
@@ -203,13 +203,19 @@ class Run:
         row = {"workload": "W4", "phase": "rl_step", "peer": ""}
         median = statistics.median(took)
         row |= {"ours_s": median, "ours_low_s": min(took), "ours_high_s": max(took)}
-        if "rollout/tokens_per_s" in medians:
-            row["tokens_per_s"] = round(medians["rollout/tokens_per_s"])
+        row["tokens_per_s"] = round(typical.get("rollout/tokens_per_s", 0.0))
+        row |= {name: typical[name] for name in typical if "padding" in name or "idle" in name}
         self.rows.append(row)
         self.say(f"W4 rl_step: {median:.3f} s")
 
 
-def _medians(numbers: list[dict[str, float]]) -> dict[str, float]:
-    """The median of every number that all steps have."""
-    names = sorted(set.intersection(*(set(n) for n in numbers)))
-    return {name: round(statistics.median(n[name] for n in numbers), 4) for name in names}
+def _typical(numbers: list[dict[str, float]]) -> dict[str, float]:
+    """Means of seconds over all steps (so that phases add up), medians of everything else over the
+    steps that have it."""
+    found = {}
+    for name in sorted(set().union(*numbers)):
+        if name.startswith("time/"):
+            found[name] = round(statistics.mean(n.get(name, 0.0) for n in numbers), 5)
+        else:
+            found[name] = round(statistics.median(n[name] for n in numbers if name in n), 4)
+    return found
