@@ -48,6 +48,7 @@ def paper(config: ml_collections.ConfigDict) -> None:
     config.batch.rollout_prompts = config.batch.prompts = 128
     config.batch.generate_prompts = 32
     config.batch.minibatches, config.batch.microbatches = 1, 16
+    config.batch.packed_shares = (0.25, 0.5)
     config.model.rollout_copy = True
     config.data.prompt_tokens = (1024, 2048, 4096, 8192, 16384)
     config.data.patches = (0, 1024, 4096, 8192, 16384)
@@ -85,7 +86,7 @@ def tiny(config: ml_collections.ConfigDict) -> None:
     config.data.template = "plain"
     config.data.prompt_tokens, config.data.patches = (48,), (64,)
     config.batch.rollout_prompts, config.batch.prompts = 56, 32
-    config.batch.microbatches = 4
+    config.batch.microbatches, config.batch.packed_shares = 4, (0.45,)
     config.filter.max_rounds = 1
     config.optim.lr, config.optim.warmup_steps = 3e-4, 10
     config.optim.schedule, config.optim.final_lr = "linear", 0.2

@@ -38,6 +38,19 @@ ALLOWED: tuple[Allowed, ...] = (
         "(both checked by rules of their own); the gradient is a one-hot product",
     ),
     Allowed(
+        "gather",
+        "g2rpo_jax/models/qwen3_vl/packing.py:_take",
+        "whole tokens of a pack, at indices that are clamped, each pack on its own device; without "
+        "batch.packed_shares there is none",
+        programs="*_packed",
+    ),
+    Allowed(
+        "gather",
+        "g2rpo_jax/models/qwen3_vl/packing.py:_move",
+        "the gradient of such a gather is one as well",
+        programs="*_packed",
+    ),
+    Allowed(
         "erfc",
         "g2rpo_jax/models/qwen3_vl/vision.py:_merge",
         "the patch merger's GELU is the exact one; XLA expands erfc to polynomials before any "

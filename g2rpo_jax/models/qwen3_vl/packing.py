@@ -134,28 +134,35 @@ def layout(
     return jax.tree.map(lambda x: x.astype(np.int32), made)
 
 
-@jax.custom_vjp
 def _move(x_BN: jax.Array, index_BM: jax.Array, back_BN: jax.Array) -> jax.Array:
     """x [B, N, ...] at `index`, [B, M, ...]; `back` is the way of the gradient."""
-    B, N, *rest = x_BN.shape
-    # Whole rows, each pack on its device; features stay divided as heads are.
-    x_BNA = constrain(x_BN.reshape(B, N, -1), "rows", None, "heads")
-    index_BM = jnp.clip(index_BM, 0, N - 1)
+    return _moved(x_BN, index_BM, back_BN)  # the one place that backward passes are known by
 
-    def take(x_NA, index_M):
-        return x_NA.at[index_M].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
-    out_BMA = constrain(jax.vmap(take)(x_BNA, index_BM), "rows", None, "heads")
-    return out_BMA.reshape(B, -1, *rest)
+@jax.custom_vjp
+def _moved(x_BN: jax.Array, index_BM: jax.Array, back_BN: jax.Array) -> jax.Array:
+    return _gather(x_BN, index_BM)
 
 
 def _forward(x_BN, index_BM, back_BN):
-    return _move(x_BN, index_BM, back_BN), (index_BM, back_BN)
+    return _gather(x_BN, index_BM), back_BN
 
 
-def _backward(saved, grad_BM):
-    index_BM, back_BN = saved
-    return _move(grad_BM, back_BN, index_BM), None, None
+def _backward(back_BN, grad_BM):
+    return _gather(grad_BM, back_BN), None, None
 
 
-_move.defvjp(_forward, _backward)
+_moved.defvjp(_forward, _backward)
+
+
+def _gather(x_BN: jax.Array, index_BM: jax.Array) -> jax.Array:
+    B, N, *rest = x_BN.shape
+    # Whole tokens, each pack on its device; features stay divided as heads are.
+    x_BNA = constrain(x_BN.reshape(B, N, -1), "rows", None, "heads")
+    index_BM = jnp.minimum(jnp.maximum(index_BM, 0), N - 1)
+    out_BMA = constrain(jax.vmap(_take)(x_BNA, index_BM), "rows", None, "heads")
+    return out_BMA.reshape(B, -1, *rest)
+
+
+def _take(x_NA: jax.Array, index_M: jax.Array) -> jax.Array:
+    return x_NA.at[index_M].get(mode="promise_in_bounds", wrap_negative_indices=False)
