@@ -69,6 +69,7 @@ def test_every_program_of_the_tiny_run_is_clean(tiny):
     names = {report.program for report in tiny}
     assert names == {
         *("prefill", "decode", "score", "update", "advantage", "length_reward", "sft_update"),
+        *("score_packed", "update_packed"),
         *("look", "compact", "greedy_prefill", "greedy_decode", "greedy_look", "greedy_compact"),
     }
     update = next(report for report in tiny if report.program == "update")
