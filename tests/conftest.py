@@ -17,10 +17,17 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = ""  # launchers run by tests leave the
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+import dataclasses
+
 import jax
 from hypothesis import settings
 
+from g2rpo_jax import platform
+
 jax.config.update("jax_numpy_rank_promotion", "raise")  # [P] with [P, G] is a slip, not a feature
+
+# Layers are scanned, which compiles sooner; tests/models/test_layers.py holds both forms equal.
+platform.BACKENDS["cpu"] = dataclasses.replace(platform.BACKENDS["cpu"], unroll_layers=0)
 
 settings.register_profile("quick", deadline=None, max_examples=60)
 settings.load_profile("quick")

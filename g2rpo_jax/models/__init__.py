@@ -12,6 +12,7 @@ from flax import nnx
 
 from g2rpo_jax.models import qwen3_vl
 from g2rpo_jax.models.qwen3_vl.config import read_json, require_directory
+from g2rpo_jax.platform import Backend
 from g2rpo_jax.tables import lookup
 
 
@@ -29,6 +30,12 @@ def load(directory: str | Path, dtype: str = "float32", **options: Any) -> nnx.M
     require_directory(directory)
     kind = read_json(directory / "config.json").get("model_type", "(none)")
     return lookup(MODELS, kind, kind="model_type in config.json").load(directory, dtype, **options)
+
+
+def suit(model: nnx.Module, backend: Backend) -> None:
+    """Chooses, in place, the forms of the same computation that a back end takes best."""
+    model.embedding_gradient, model.attention = backend.embedding_gradient, backend.attention
+    model.unrolled = model.config.text.num_hidden_layers <= backend.unroll_layers
 
 
 def save(model: nnx.Module, directory: str | Path, dtype: str | None = None) -> None:

@@ -94,7 +94,10 @@ def decode_chunk(
       including the end token; log-probs are 0 where it is False.
     """
     model = nnx.merge(graphdef, params)
-    table_VD, lookup_VD = model.unembedding(model.dtype), model.lookup_table()
+    table_VD, ready = model.unembedding(model.dtype), model.ready()
+    if model.unrolled:
+        whole = state.cache
+        state = dataclasses.replace(state, cache=whole.apart())
     shards = SHARDS[model.vocab]
 
     def one(state: DecodeState, xs):
@@ -111,7 +114,7 @@ def decode_chunk(
         ends_PG = token_PG == eos[0]
         for other in eos[1:]:
             ends_PG = ends_PG | (token_PG == other)
-        hidden_PGD, cache = model.decode(token_PG, t, state.cache, inputs, lookup_VD)
+        hidden_PGD, cache = model.decode(token_PG, t, state.cache, inputs, ready)
         finished_PG = state.finished_PG | ends_PG | (t + 1 >= state.limit_P)[:, None]
         hidden_PGD, finished_PG = constrain(hidden_PGD, "rows"), constrain(finished_PG, "rows")
         new = DecodeState(hidden_PGD, finished_PG, state.limit_P, cache)
@@ -119,4 +122,6 @@ def decode_chunk(
 
     positions_c = start + jnp.arange(u_PGc.shape[-1], dtype=jnp.int32)
     state, outs = jax.lax.scan(one, state, (jnp.moveaxis(u_PGc, -1, 0), positions_c))
+    if model.unrolled:
+        state = dataclasses.replace(state, cache=state.cache.together(whole))
     return (state, *(jnp.moveaxis(x, 0, -1) for x in outs))

@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from g2rpo_jax import advantages, shaping
+from g2rpo_jax import advantages, models, shaping
 from g2rpo_jax.config import RunConfig
 from g2rpo_jax.models.qwen3_vl import Qwen3VL, Qwen3VLConfig, layout
 from g2rpo_jax.models.qwen3_vl.packing import Packing
@@ -264,7 +264,8 @@ def abstract(
     model = nnx.eval_shape(
         lambda: Qwen3VL(model_config, None, dtype, jnp.dtype(config.model.param_dtype))
     )
-    model.embedding_gradient = backend.embedding_gradient
+    models.suit(model, backend)
+    model.attention = "none"  # a kernel of another machine cannot be compiled here
     model.vocab = config.mesh.vocab
     updates = max(1, config.steps) * config.batch.minibatches
     return Programs(

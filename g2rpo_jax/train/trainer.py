@@ -62,7 +62,7 @@ class Trainer:
             param_dtype=config.model.param_dtype,
             shardings=functools.partial(rules.sharding_of, self.mesh),
         )
-        model.embedding_gradient, model.attention = backend.embedding_gradient, backend.attention
+        models.suit(model, backend)
         model.vocab = config.mesh.vocab
         self.model_config = model.config
         graphdef, params, self.frozen = state.split(model, config.model)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from g2rpo_jax.models.layers import over_layers
 from g2rpo_jax.models.qwen3_vl import rope
 from g2rpo_jax.models.qwen3_vl.config import VisionConfig
 from g2rpo_jax.models.qwen3_vl.embedding import embed
@@ -95,6 +96,7 @@ class VisionTower(nnx.Module):
         remat: str = "none",
         embedding_gradient: str = "scatter",
         trace: bool = False,
+        unrolled: bool = False,
     ) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
         """Image tokens of every row.
 
@@ -104,6 +106,7 @@ class VisionTower(nnx.Module):
           remat: what a block's backward pass keeps (REMAT).
           embedding_gradient: for the learned positions (`embedding.embed`).
           trace: also return every block's output.
+          unrolled: blocks written out instead of scanned (`models.layers`).
         Returns:
           merged_PMD: image tokens, M = N / 4; whatever at padding.
           deepstack_KPMD: the features that enter the first K language layers, in the order of the
@@ -145,10 +148,11 @@ class VisionTower(nnx.Module):
 
         body = lookup(REMAT, remat, kind="remat")(body)
         taps_KPND = constrain.constrain(jnp.zeros((K, *x_PND.shape), dtype), None, "rows")
-        (x_PND, taps_KPND), blocks = jax.lax.scan(
+        (x_PND, taps_KPND), blocks = over_layers(
             lambda carry, xs: body((between_layers(carry[0], remat), carry[1]), xs),
             (x_PND, taps_KPND),
             (stacked(self.layers), tap_nK),
+            unrolled,
         )
         x_PND = constrain.constrain(x_PND, "rows")
         merged_PMD = _merge(config, _layer(self.merger, 0), x_PND, norm_first=True)
