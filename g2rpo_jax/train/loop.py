@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -223,7 +222,7 @@ def _step(trainer: Trainer, step: int) -> tuple[dict[str, float], list[samples.F
     """One step of the pipeline; returns its numbers and what became of every row."""
     config, clock = trainer.config, trainer.clock
     clock.lap("log")
-    started = time.perf_counter()
+    started = clock.last
     trainer.encoder.packed.clear()
     trainer.scoring_s, decoded = 0.0, trainer.programs.engine.slots
     got = collect(
@@ -239,7 +238,8 @@ def _step(trainer: Trainer, step: int) -> tuple[dict[str, float], list[samples.F
         sums, adv_PG = trainer.learn(got.rows, step)
     else:
         logging.warning("step %d: no row passed the filter; going on without an update", step)
-    numbers = {"time/step_s": time.perf_counter() - started} | clock.numbers(STEP)
+    clock.lap("update" if got.rows else "reward")
+    numbers = {"time/step_s": clock.last - started} | clock.numbers(STEP)
     numbers |= measure.rollout_numbers(got, config.filter)
     numbers |= measure.padding_numbers(trainer.encoder.packed)
     numbers["time/scoring_s"] = trainer.scoring_s

@@ -18,9 +18,12 @@ def _by_task(rows: list[Row]) -> dict[str, list[Row]]:
 
 def _mean(numbers: dict[str, float], name: str, groups: dict[str, list[Row]], value) -> None:
     """Writes the mean of value(row) over all rows, and per task; every row weighs the same."""
-    per_task = {task: [float(np.mean(value(r))) for r in rows] for task, rows in groups.items()}
-    numbers[name] = float(np.mean([v for values in per_task.values() for v in values]))
-    numbers |= {f"{name}/{task}": float(np.mean(values)) for task, values in per_task.items()}
+    per_task = {
+        task: np.array([value(row) for row in rows], float).reshape(len(rows), -1).mean(1)
+        for task, rows in groups.items()
+    }
+    numbers[name] = float(np.concatenate(list(per_task.values())).mean())
+    numbers |= {f"{name}/{task}": float(values.mean()) for task, values in per_task.items()}
 
 
 def rollout_numbers(collected: Collected, filter_config: FilterConfig) -> dict[str, float]:
