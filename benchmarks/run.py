@@ -68,8 +68,7 @@ def main() -> None:
             "not_installed": uninstalled,
             "sides": run.hello(["ours", "transformers", "tunix"] if compared else ["ours"]),
         }
-        result |= {"peak_gflops": round(run.peak / 1e9, 1), "notes": run.notes}
-        result |= {"rows": run.rows, "curves": []}
+        result |= {"notes": run.notes, "curves": []}
         say(f"best rate of float32 products: {run.peak / 1e9:.0f} GFLOP/s")
         try:
             for part in parts:
@@ -78,12 +77,14 @@ def main() -> None:
                 except WorkerError as error:
                     say(f"{part}: {error}")
                     run.rows.append({"workload": part, "phase": "", "error": str(error)})
+                rows = table.with_shares(run.rows, run.peak)
+                result |= {"peak_gflops": round(run.peak / 1e9, 1), "rows": rows}
                 result["seconds"] = round(time.perf_counter() - began)
                 out.write_text(json.dumps(result, indent=1) + "\n")
         finally:
             for worker in workers.values():
                 worker.close()
-    print("\n" + table.markdown(run.rows))
+    print("\n" + table.markdown(rows))
     say(f"written to {out}; what the sides printed is in {out.with_suffix('.log')}")
 
 

@@ -92,9 +92,11 @@ def test_ratios_are_of_pairs():
 def test_rows_hold_ratio_share_of_peak_and_errors():
     w = SMALL
     found = {"ours": [1.0, 1.0, 3.0], "trl": [4.0, 5.0, 6.0]}
-    good, bad = table.rows_of(w, "policy_step", found, {"tunix": "no wheel"}, peak=1e9)
+    rows = table.rows_of(w, "policy_step", found, {"tunix": "no wheel"})
+    good, bad = table.with_shares(rows, peak=1e9)
     assert good["ours_s"] == 1.0 and good["peer_s"] == 5.0 and good["ratio"] == 4.0
     assert good["peak_share"] == pytest.approx(3 * w.forward_flops(True) / 1e9, abs=1e-4)
+    assert good["peer_peak_share"] == pytest.approx(3 * w.forward_flops(False) / 5 / 1e9, abs=1e-4)
     assert good["tokens_per_s"] == w.prompts * w.responses * w.tokens
     assert bad["peer"] == "tunix" and bad["error"] == "no wheel"
     lines = table.markdown([good, bad]).splitlines()
@@ -103,7 +105,7 @@ def test_rows_hold_ratio_share_of_peak_and_errors():
 
 
 def test_without_our_own_seconds_every_row_is_an_error():
-    rows = table.rows_of(SMALL, "rollout", {"trl": [1.0]}, {"ours": "out of memory"}, 1e9)
+    rows = table.rows_of(SMALL, "rollout", {"trl": [1.0]}, {"ours": "out of memory"})
     assert [row["error"] for row in rows] == ["out of memory"]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from speed.session import WorkerError
 from speed.workloads import Workload
 
-# What the ratio, or for OWN the share of the peak, is to reach.
+# What the ratio is to reach.
 TARGETS = {
     ("W1", "rollout", "transformers"): 3.0,
     ("W2", "rollout", "transformers"): 6.0,
@@ -22,7 +22,7 @@ TARGETS = {
     ("W2", "policy_step", "ours-repeated"): 4.0,
     ("W3", "policy_step", "ours-repeated"): 2.2,
 }
-SHARES = {"W1": 0.38, "W2": 0.38, "W3": 0.55}
+SHARES = {"W1": 0.38, "W2": 0.38, "W3": 0.55}  # of the peak, by our own policy step
 
 
 def in_turns(
@@ -74,13 +74,11 @@ def rows_of(
     phase: str,
     found: dict[str, list[float]],
     errors: dict[str, str],
-    peak: float,
     text_only: tuple[str, ...] = (),
 ) -> list[dict]:
     """A row for every peer; "ours" among `found` is what they are compared with.
 
     Args:
-      peak: measured rate of float32 products, FLOP/s.
       text_only: peers that were given no images.
     """
     base = {"workload": workload.name, "phase": phase}
@@ -92,8 +90,7 @@ def rows_of(
     tokens = workload.prompts * workload.responses * workload.tokens
     prompt = workload.prompts * workload.prompt_tokens
     base |= {
-        "gflop": round(times * workload.forward_flops(True) / 1e9, 2),
-        "peak_share": round(times * workload.forward_flops(True) / took / peak, 4),
+        "gflop": round(times * workload.forward_flops(True) / 1e9, 4),
         "tokens_per_s": round(tokens / took),
         "tokens_per_s_prompt_once": round((tokens + prompt) / took),
         "tokens_per_s_prompt_repeated": round((tokens + prompt * workload.responses) / took),
@@ -104,12 +101,27 @@ def rows_of(
             continue
         row = base | {"peer": name} | spread("peer", theirs) | ratios(found["ours"], theirs)
         work = times * workload.forward_flops(False)
-        row["peer_peak_share"] = round(work / row["peer_s"] / peak, 4)
+        row["peer_gflop"] = round(work / 1e9, 4)
         row["target"] = TARGETS.get((workload.name, phase, name))
         if name in text_only:
-            row |= {"text_only": True, "peer_peak_share": None}
+            row |= {"text_only": True, "peer_gflop": None}
         rows.append(row)
     return rows + [base | {"peer": name, "error": error} for name, error in errors.items()]
+
+
+def with_shares(rows: list[dict], peak: float) -> list[dict]:
+    """The rows with each side's share of the peak, FLOP/s, and what ours is to be."""
+    found = []
+    for row in rows:
+        shares = {}
+        for name in ("", "peer_"):
+            took, work = row.get(f"{name or 'ours_'}s"), row.get(f"{name}gflop")
+            if took and work:
+                shares[f"{name}peak_share"] = round(work * 1e9 / took / peak, 4)
+        if row["phase"] == "policy_step" and row["workload"] in SHARES:
+            shares["target_peak_share"] = SHARES[row["workload"]]
+        found.append(row | shares)
+    return found
 
 
 HEAD = (
@@ -147,7 +159,8 @@ def _cells(row: dict) -> tuple[str, ...]:
         theirs,
         ratio,
         f"{target:g}" if target else "",
-        _percent(row.get("peak_share")),
+        _percent(row.get("peak_share"))
+        + (f" (of {row['target_peak_share']:.0%})" if "target_peak_share" in row else ""),
         _percent(row.get("peer_peak_share")),
         f"{row['tokens_per_s']:,}" if row.get("tokens_per_s") else "",
     )

@@ -30,6 +30,7 @@ def serve(handlers: dict[str, Callable[..., dict | None]]) -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         replies.write(json.dumps(reply | {"peak_rss_gib": round(peak, 2)}) + "\n")
         replies.flush()
+    os._exit(0)  # whatever threads libraries left behind
 
 
 def seconds(call: Callable[[], object]) -> float:
