@@ -1,17 +1,10 @@
-"""Finished responses leave: who sits where afterwards, and that samples do not notice."""
+"""Finished responses leave: who sits where afterwards (samples: tests/rollout/test_engine.py)."""
 
 import jax
 import numpy as np
 import pytest
 
-from g2rpo_jax.metrics import CompileCounter
-from g2rpo_jax.models.qwen3_vl import pack
-from g2rpo_jax.parallel import rules
-from g2rpo_jax.parallel.mesh import MeshConfig, make
 from g2rpo_jax.rollout.compaction import Seats, ladder, move, steps_down
-from g2rpo_jax.rollout.engine import Engine
-from g2rpo_jax.rollout.sampler import SamplingConfig
-from tests import tiny
 
 
 def test_first_the_responses_of_a_row_halve_then_the_rows():
@@ -55,38 +48,3 @@ def test_all_that_is_alive_has_one_seat_in_its_own_shard(share):
         from_PG = from_PG.reshape(ways, -1)
         np.testing.assert_array_equal(seats.row_P // held, shard_P)
         finished_PG = to.finished_PG
-
-
-def test_samples_are_those_of_a_batch_that_keeps_its_size():
-    """The same tokens, near log-probs, fewer slots; and other lengths compile nothing."""
-    graphdef, params = tiny.model()
-    inputs = pack(tiny.prompts(8), tiny.CONFIG, 12, 8)
-    limits = (np.array([2, 9, 0, 5, 11, 3, 1, 4]), np.array([3, 1, 9, 1, 2, 2, 11, 2]))
-
-    def rollouts(mesh, halvings):
-        engine = Engine(
-            graphdef,
-            mesh,
-            responses=4,
-            max_tokens=11,
-            chunk=3,
-            sampling=SamplingConfig(),
-            eos=(5, 17),
-            pad=0,
-            halvings=halvings,
-        )
-        placed = jax.device_put(params, rules.shardings(params, mesh))
-        outs = [engine.generate(placed, inputs, range(8), seed=1, limit_P=limits[0])]
-        compiles = CompileCounter()
-        outs.append(engine.generate(placed, inputs, range(8), seed=2, limit_P=limits[1]))
-        assert compiles.count == 0
-        return outs, engine.slots
-
-    outs, slots = rollouts(make(MeshConfig(data=1), jax.devices()[:1]), halvings=0)
-    smaller, fewer = rollouts(make(MeshConfig(2, 2, 2)), halvings=2)
-    for out, small in zip(outs, smaller, strict=True):
-        np.testing.assert_array_equal(small.token_PGT, out.token_PGT)
-        np.testing.assert_array_equal(small.mask_PGT, out.mask_PGT)
-        np.testing.assert_array_equal(small.ended_PG, out.ended_PG)
-        np.testing.assert_allclose(small.logp_PGT, out.logp_PGT, rtol=1e-4, atol=1e-5)
-    assert slots == 2 * 4 * 3 * 8 * 4 and fewer < 0.7 * slots

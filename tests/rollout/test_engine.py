@@ -4,7 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+from g2rpo_jax.metrics import CompileCounter
 from g2rpo_jax.models.qwen3_vl import pack
+from g2rpo_jax.parallel import rules
 from g2rpo_jax.parallel.mesh import MeshConfig, make, replicated
 from g2rpo_jax.rollout.engine import Engine, chunk_tokens, join
 from g2rpo_jax.rollout.sampler import SamplingConfig
@@ -110,6 +112,40 @@ def test_a_rows_limit_cuts_its_responses_and_nothing_else(rolled):
     np.testing.assert_array_equal(
         out.ended_PG, whole.ended_PG & (whole.length_PG <= limit_P[:, None])
     )
+
+
+def test_samples_do_not_notice_that_the_batch_shrinks(rolled):
+    """The same tokens, near log-probs, fewer slots, two rows of filler; and nothing is compiled
+    for other lengths."""
+    params, rows, whole = rolled
+    mesh = make(MeshConfig(2, 2, 2))
+    small = Engine(
+        tiny.model()[0],
+        mesh,
+        responses=4,
+        max_tokens=12,
+        chunk=3,
+        sampling=SamplingConfig(),
+        eos=EOS,
+        pad=PAD,
+        halvings=2,
+    )
+    params = jax.device_put(params, rules.shardings(params, mesh))
+    inputs = pack(rows + rows[:2], tiny.CONFIG, 12, 8)
+    for limits in ((2, 9, 5, 3, 12, 1, 0, 0), (3, 12, 1, 2, 2, 9, 0, 0)):
+        before, compiles = small.slots, CompileCounter()
+        limit_P = np.array(limits)
+        out = small.generate(params, inputs, range(8), seed=3, limit_P=limit_P)
+        inside_P1T = np.arange(12) < limit_P[:6, None, None]
+        mask_PGT = whole.mask_PGT & inside_P1T
+        assert not out.mask_PGT[6:].any()
+        np.testing.assert_array_equal(out.mask_PGT[:6], mask_PGT)
+        np.testing.assert_array_equal(out.token_PGT[:6], np.where(mask_PGT, whole.token_PGT, PAD))
+        np.testing.assert_allclose(
+            out.logp_PGT[:6], np.where(mask_PGT, whole.logp_PGT, 0.0), rtol=1e-4, atol=1e-5
+        )
+        assert small.slots - before < 0.7 * 8 * 4 * 12
+    assert compiles.count == 0
 
 
 def test_rows_decoded_in_several_calls_join_to_the_same(rolled):
