@@ -105,13 +105,16 @@ def move(seats: Seats, finished_PG: np.ndarray, to: Shape, ways: int) -> tuple[M
     slot_PG = np.zeros((ways * to.rows, to.responses), np.int32)
     vacant_PG = np.ones(slot_PG.shape, bool)
     for shard in range(ways):
-        free = shard * to.rows
-        for row in range(held):
-            (alive,) = np.nonzero(~finished_PG[shard * held + row])
+        free, here = shard * to.rows, slice(shard * held, (shard + 1) * held)
+        # What became several rows may be one again: a shape fits whatever lies between.
+        groups: dict[int, list[int]] = {}
+        for row, response in np.argwhere(~finished_PG[here]).tolist():
+            groups.setdefault(int(seats.row_P[here][row]), []).append(row * G + response)
+        for alive in groups.values():
             for begun in range(0, len(alive), to.responses):
                 part = alive[begun : begun + to.responses]
-                row_P[free] = row
-                slot_PG[free, : len(part)] = row * G + part
+                row_P[free] = part[0] // G
+                slot_PG[free, : len(part)] = part
                 vacant_PG[free, : len(part)] = False
                 free += 1
     shard_P = np.repeat(np.arange(ways, dtype=np.int32), to.rows)

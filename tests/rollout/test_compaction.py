@@ -15,14 +15,14 @@ def test_first_the_responses_of_a_row_halve_then_the_rows():
 
 @pytest.mark.parametrize("share", (0.9, 0.6, 0.5, 0.25, 0.1, 0.0))
 def test_all_that_is_alive_has_one_seat_in_its_own_shard(share):
-    ways, held, G = 2, 6, 5
+    ways, held, G = 2, 6, 6  # 6, 3, 2, 1: a row of four becomes two of three at most, then of two
     rng = np.random.default_rng(int(100 * share))
     shapes, seats = ladder(held, G, 4), Seats.all(ways * held, G)
     finished_PG = rng.random((ways * held, G)) >= share
     down = int(steps_down(finished_PG, shapes[1:], ways))
     assert down == int(jax.jit(steps_down, static_argnums=(1, 2))(finished_PG, shapes[1:], ways))
     assert (down == len(shapes)) == finished_PG.all()
-    assert down >= {0.9: 0, 0.6: 0, 0.5: 0, 0.25: 1, 0.1: 2, 0.0: 5}[share]
+    assert down >= {0.1: 2, 0.0: 5}.get(share, 0)
     if down + 1 < len(shapes):  # the next one has no room in some shard
         smaller = shapes[down + 1]
         needed = -(-(~finished_PG).sum(1) // smaller.responses)
@@ -48,3 +48,16 @@ def test_all_that_is_alive_has_one_seat_in_its_own_shard(share):
         from_PG = from_PG.reshape(ways, -1)
         np.testing.assert_array_equal(seats.row_P // held, shard_P)
         finished_PG = to.finished_PG
+
+
+def test_a_row_that_became_two_may_be_one_again():
+    """Four of a row, by way of shapes of three (3 + 1) to shapes of two (2 + 2), not 2 + 1 + 1."""
+    shapes, seats = ladder(2, 6, 2), Seats.all(2, 6)
+    finished_PG = np.ones((2, 6), bool)
+    finished_PG[1, 1:5] = False
+    assert steps_down(finished_PG, shapes[1:], 1) == 2
+    for shape in shapes[1:]:
+        to, seats = move(seats, finished_PG, shape, 1)
+        finished_PG = to.finished_PG
+    np.testing.assert_array_equal(seats.response_PG, [[1, 2], [3, 4]])
+    np.testing.assert_array_equal(seats.row_P, [1, 1])
