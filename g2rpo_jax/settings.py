@@ -51,6 +51,8 @@ class ModelConfig:
       lora_targets: the matrices of a layer that get one.
       rollout_copy: sample from a copy of the weights that is made once a step in the dtype of the
         activations and divided over tensor alone, instead of gathering them for every token.
+      attention: kernel of the prompts' attention in bfloat16: "cudnn", "none" (XLA's own), or "auto",
+        the back end's (`platform.Backend.attention`).
     """
 
     directory: str = "models/Qwen3-VL-8B-Instruct"
@@ -63,8 +65,10 @@ class ModelConfig:
     lora_alpha: float = 32.0
     lora_targets: tuple[str, ...] = LAYER_MATRICES
     rollout_copy: bool = False
+    attention: str = "auto"
 
     def __post_init__(self):
+        one_of("model.attention", self.attention, ("auto", "none", "cudnn"))
         at_least("model.lora_rank", self.lora_rank, 0)
         if not self.lora_alpha > 0:
             raise ValueError(f"model.lora_alpha={self.lora_alpha} must be above 0")

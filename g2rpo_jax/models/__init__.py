@@ -32,9 +32,14 @@ def load(directory: str | Path, dtype: str = "float32", **options: Any) -> nnx.M
     return lookup(MODELS, kind, kind="model_type in config.json").load(directory, dtype, **options)
 
 
-def suit(model: nnx.Module, backend: Backend) -> None:
-    """Chooses, in place, the forms of the same computation that a back end takes best."""
-    model.embedding_gradient, model.attention = backend.embedding_gradient, backend.attention
+def suit(model: nnx.Module, backend: Backend, attention: str = "auto") -> None:
+    """Chooses, in place, the forms of the same computation that a back end takes best.
+
+    Args:
+      attention: kernel of the prompts' attention; "auto": the back end's.
+    """
+    model.embedding_gradient = backend.embedding_gradient
+    model.attention = backend.attention if attention == "auto" else attention
     model.unrolled = model.config.text.num_hidden_layers <= backend.unroll_layers
 
 

@@ -36,6 +36,7 @@ MAY_CHANGE = {
     "model.remat": CLOSE,
     "model.logprob_chunk": CLOSE,
     "model.rollout_copy": CLOSE,
+    "model.attention": CLOSE,
     "mesh.*": CLOSE,
     "host_devices": CLOSE,
     "batch.microbatches": CLOSE,

@@ -62,7 +62,7 @@ class Trainer:
             param_dtype=config.model.param_dtype,
             shardings=functools.partial(rules.sharding_of, self.mesh),
         )
-        models.suit(model, backend)
+        models.suit(model, backend, config.model.attention)
         model.vocab = config.mesh.vocab
         self.model_config = model.config
         graphdef, params, self.frozen = state.split(model, config.model)
