@@ -140,7 +140,8 @@ def build(
       config: resolved. shape: of the model.
       mesh: of as many virtual CPU devices as the run will have.
       bucket: one of the config's, or any other.
-      response_tokens: how far decoding runs; None: to `max_tokens`.
+      response_tokens: how far decoding runs; None: to `max_tokens`. Updates that could then be
+        packed (batch.packed_shares) are; not packed they are still planned for, called never.
       known: programs that need not be compiled again; new ones are added.
       say: takes a line about every program.
     Raises:
@@ -149,6 +150,9 @@ def build(
     made, calls = _made(config, shape, device, mesh, bucket)
     length = config.max_tokens if response_tokens is None else response_tokens
     counts = calls_of_step(config, length, BACKENDS[device.backend].decode_chunk)
+    if response_tokens is not None and made.packs(response_tokens):
+        for name in {"score", "update"} & counts.keys():
+            counts |= {f"{name}_packed": counts[name], name: 0.0}
     found = []
     state, frozen = calls["update"].args[:2]
     for name, times in counts.items():
@@ -243,7 +247,7 @@ def _arguments(call: programs.Call, update: programs.Call, made) -> dict[str, in
 
 def _phase(program, times, held, config: RunConfig, device: Device, mesh: dict[str, int]) -> Phase:
     moved = program.work.bytes
-    if program.name == "update":
+    if program.name.startswith("update"):
         moved += _state_traffic(held, config.batch.microbatches)
     return Phase(
         program=program,

@@ -223,6 +223,13 @@ class Programs:
         one = layout.empty(self.model_config, 1, S, N, self.dtype)
         return jax.tree.map(lambda x: _shape((P, *x.shape[1:]), x.dtype), one)
 
+    def packs(self, response_tokens: int) -> bool:
+        """Whether rows whose responses all have so many tokens can be packed."""
+        batch, ways = self.config.batch, meshes.row_ways(self.mesh)
+        rows = batch.prompts // (batch.minibatches * batch.microbatches * ways)
+        needed = rows * self.config.responses * (response_tokens - 1)
+        return any(needed < places for places in self.places)
+
     def packing(self, P: int, places: int) -> Packing:
         """Shapes of the packing of P rows."""
         B = meshes.row_ways(self.mesh) * self.config.batch.microbatches
@@ -264,8 +271,7 @@ def abstract(
     model = nnx.eval_shape(
         lambda: Qwen3VL(model_config, None, dtype, jnp.dtype(config.model.param_dtype))
     )
-    models.suit(model, backend)
-    model.attention = "none"  # a kernel of another machine cannot be compiled here
+    models.suit(model, backend, "none")  # a kernel of another machine cannot be compiled here
     model.vocab = config.mesh.vocab
     updates = max(1, config.steps) * config.batch.minibatches
     return Programs(

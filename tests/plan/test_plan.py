@@ -12,6 +12,8 @@ from g2rpo_jax.parallel.mesh import MeshConfig
 from g2rpo_jax.plan import advice, cost, faster, hardware, memory, program, report, run, work
 from g2rpo_jax.plan.collectives import Collective
 from g2rpo_jax.plan.cost import Bucket
+from g2rpo_jax.platform import BACKENDS
+from g2rpo_jax.train import programs
 from tests.plan.small import CONFIG, SHAPE
 
 BUCKET = Bucket(64, 0)
@@ -60,24 +62,41 @@ def test_a_group_that_leaves_its_node_goes_over_the_network():
     assert speed("data") == speed("data", "tensor") == device.network_bytes_s
 
 
+def counted(call, taken=2**20):
+    """Stands for a compiled program."""
+    return program.Program(
+        name=call.name,
+        seconds=0.0,
+        arguments=program.argument_bytes(call.args),
+        results=0,
+        temporaries=taken,
+        peak=(memory.Value(taken, "dot.1", "f32[4]", "jit(f)/dot_general", 1, 2),),
+        xla_temporaries=taken,
+        flops=Counter({"float32": 4 * 10**12}),
+        work=work.Work(10.0**12, 10.0**9, 0),
+        collectives=(Collective("all-gather", ("fsdp",), 2, 3, 2**21),),
+    )
+
+
+def test_a_middling_step_is_packed_and_has_room_for_one_that_is_not(monkeypatch):
+    monkeypatch.setattr(cost, "compile_call", lambda call, mesh: counted(call))
+    config = advice.with_fields(RUN, {"batch.packed_shares": (0.5,)})
+    mesh, device = meshes.make(RUN.mesh, _devices(4)), hardware.DEVICES["v5e"]
+
+    plan = cost.build(config, SHAPE, device, mesh, BUCKET, response_tokens=8)
+    found = {p.name: p.calls for p in plan.phases if p.name.startswith("update")}
+    assert found == {"update": 0, "update_packed": 1}
+    # 8 rows of a shard x 2 responses x 15 fed tokens: half of them are 120 places.
+    made = programs.abstract(config, SHAPE, mesh, BACKENDS["tpu"])
+    assert made.packs(8) and not made.packs(9)  # 112 and 128 of them
+
+
 def test_what_does_not_fit_is_changed_until_it_does(monkeypatch):
     rows_at_hand = {}
 
     def count(call, mesh):
-        """Stands for a compiled program whose temporaries grow with the rows at hand."""
-        taken = rows_at_hand["update"] * 2**24 if call.name == "update" else 2**20
-        return program.Program(
-            name=call.name,
-            seconds=0.0,
-            arguments=program.argument_bytes(call.args),
-            results=0,
-            temporaries=taken,
-            peak=(memory.Value(taken, "dot.1", "f32[4]", "jit(f)/dot_general", 1, 2),),
-            xla_temporaries=taken,
-            flops=Counter({"float32": 4 * 10**12}),
-            work=work.Work(10.0**12, 10.0**9, 0),
-            collectives=(Collective("all-gather", ("fsdp",), 2, 3, 2**21),),
-        )
+        """Temporaries grow with the rows at hand."""
+        return counted(call, rows_at_hand["update"] * 2**24 if call.name == "update" else 2**20)
 
     monkeypatch.setattr(cost, "compile_call", count)
     device = dataclasses.replace(hardware.DEVICES["v5e"], memory_gib=0.2, reserve=0.0)
