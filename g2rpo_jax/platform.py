@@ -9,6 +9,7 @@ import glob
 import importlib.metadata
 import importlib.util
 import os
+import re
 import shutil
 import sys
 import zlib
@@ -88,17 +89,25 @@ def prepare(host_devices: int = 0) -> None:
     os.environ["XLA_FLAGS"] = " ".join([flags, *missing]).strip()
 
 
-def keep_programs() -> Path | None:
+def keep_programs(processes: int = 1) -> Path | None:
     """Lets JAX keep compiled programs for the next start; returns where (None: nowhere).
 
-    JAX_COMPILATION_CACHE_DIR names another folder; set but empty, it turns this off.
+    JAX_COMPILATION_CACHE_DIR names another folder; set but empty, it turns this off. Nothing is
+    kept where one CPU run has several devices: an update that was read back has been seen to hang
+    for ever, its devices waiting for one another in different sums (JAX 0.10.0).
+    Args:
+      processes: of the run.
     """
-    backend = BACKENDS.get(detect(), Backend())
+    name = detect()
+    backend = BACKENDS.get(name, Backend())
     if not backend.keep_programs:
         return None
     named = os.environ.get("JAX_COMPILATION_CACHE_DIR")
     if named is not None:
         return Path(named) if named else None  # JAX reads it by itself
+    asked = re.search(r"xla_force_host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", ""))
+    if name == "cpu" and (processes > 1 or (asked and int(asked[1]) > 1)):
+        return None
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = base / "g2rpo_jax" / f"programs-{_cpu_kind()}"
     try:

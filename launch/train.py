@@ -38,7 +38,7 @@ def main() -> None:
 
     config = resolve(CONFIG.value)
     platform.prepare(config.host_devices)
-    platform.keep_programs()
+    platform.keep_programs(PROCESSES.value)
     from g2rpo_jax.parallel import processes  # after prepare: JAX reads the environment once
     from g2rpo_jax.train.loop import run
 

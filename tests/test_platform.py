@@ -108,6 +108,7 @@ def cache(bare, tmp_path):
     """Nobody's programs are kept yet; JAX's own settings come back."""
     bare.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     bare.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    bare.setenv("XLA_FLAGS", "")
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     before = {name: getattr(jax.config, name) for name in names}
     yield bare
@@ -119,6 +120,14 @@ def test_compiled_programs_are_kept_in_the_users_cache(cache, tmp_path):
     folder = platform.keep_programs()
     assert folder.is_dir() and folder.parent == tmp_path / "cache" / "g2rpo_jax"
     assert jax.config.jax_compilation_cache_dir == str(folder)
+
+
+def test_nothing_is_kept_where_several_devices_of_cpus_add_up(cache):
+    assert platform.keep_programs(processes=2) is None
+    cache.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+    assert platform.keep_programs() is None
+    cache.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=1")
+    assert platform.keep_programs() is not None
 
 
 def test_another_kind_of_processor_keeps_its_own_programs(cache):

@@ -95,11 +95,7 @@ def start(flags, workdir, count, devices, *more):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    env = os.environ | {
-        "XLA_FLAGS": QUICK_COMPILATION,
-        "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "programs"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
+    env = os.environ | {"XLA_FLAGS": QUICK_COMPILATION}
     started = []
     for index in range(count):
         where = (f"--coordinator=127.0.0.1:{port}", f"--processes={count}", f"--process={index}")
