@@ -86,7 +86,7 @@ def tiny(config: ml_collections.ConfigDict) -> None:
     config.data.template = "plain"
     config.data.prompt_tokens, config.data.patches = (48,), (64,)
     config.batch.rollout_prompts, config.batch.prompts = 56, 32
-    config.batch.packed_shares = (0.5,)
+    config.batch.microbatches, config.batch.packed_shares = 1, (0.5,)
     config.filter.max_rounds = 1
     config.optim.lr, config.optim.warmup_steps = 3e-4, 10
     config.optim.schedule, config.optim.final_lr = "linear", 0.2
