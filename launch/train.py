@@ -38,12 +38,12 @@ def main() -> None:
 
     config = resolve(CONFIG.value)
     platform.prepare(config.host_devices)
-    platform.keep_programs(PROCESSES.value)
     from g2rpo_jax.parallel import processes  # after prepare: JAX reads the environment once
     from g2rpo_jax.train.loop import run
 
     name = cli.run_name(flags.FLAGS["config"].config_filename)
     group = processes.start(COORDINATOR.value, PROCESSES.value, PROCESS.value, START_S.value)
+    platform.keep_programs(group.count)
     with group.run():
         workdir = group.from_first(
             lambda: cli.workdir_of(WORKDIR.value, name, RESUME.value, REQUEUE.value), "workdir"
