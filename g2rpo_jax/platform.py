@@ -105,7 +105,9 @@ def keep_programs(processes: int = 1) -> Path | None:
     named = os.environ.get("JAX_COMPILATION_CACHE_DIR")
     if named is not None:
         return Path(named) if named else None  # JAX reads it by itself
-    asked = re.search(r"xla_force_host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", ""))
+    asked = re.search(
+        r"xla_force_host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", "")
+    )
     if name == "cpu" and (processes > 1 or (asked and int(asked[1]) > 1)):
         return None
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

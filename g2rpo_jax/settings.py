@@ -51,8 +51,8 @@ class ModelConfig:
       lora_targets: the matrices of a layer that get one.
       rollout_copy: sample from a copy of the weights that is made once a step in the dtype of the
         activations and divided over tensor alone, instead of gathering them for every token.
-      attention: kernel of the prompts' attention in bfloat16: "cudnn", "none" (XLA's own), or "auto",
-        the back end's (`platform.Backend.attention`).
+      attention: kernel of the prompts' attention in bfloat16: "cudnn", "none" (XLA's own), or
+        "auto", the back end's (`platform.Backend.attention`).
     """
 
     directory: str = "models/Qwen3-VL-8B-Instruct"
