@@ -107,6 +107,7 @@ def _workers(folder: Path, log: Path) -> dict[str, Worker]:
     own["JAX_PLATFORMS"] = "cpu"
     return {
         "ours": Worker("ours", Path(sys.executable), "ours.py", log, **own),
+        "ours-repeated": Worker("ours-repeated", Path(sys.executable), "ours.py", log, **own),
         "transformers": Worker("transformers", torch, "torch_peer.py", log),
         "transformers+compile": Worker("transformers+compile", torch, "torch_peer.py", log),
         "trl": Worker("trl", torch, "trl_peer.py", log, TRL_DISABLE_TELEMETRY="1"),

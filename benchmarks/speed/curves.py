@@ -4,7 +4,7 @@ beside repeated ones, with the most that sharing can save of the linear layers' 
 import dataclasses
 import statistics
 
-from speed.parts import Run
+from speed.parts import VARIANTS, Run
 from speed.session import WorkerError
 from speed.table import in_turns, ratios
 from speed.workloads import WORKLOADS, Workload
@@ -34,22 +34,25 @@ def bound(S: int, G: int, T: int) -> float:
 
 def measure(run: Run, points: list[tuple[int, int]]) -> list[dict]:
     """One entry for each (prompt length, G) and phase."""
-    ours, found = run.workers["ours"], []
+    workers, found = {side: run.workers[side] for side in VARIANTS}, []
     for S, G in points:
         w = workload_of(S, G)
         folder = str(run.folder / "curves")
         asked = dataclasses.asdict(w)
-        ours.ask("prepare", workload=asked, folder=folder, variants=["shared", "repeated"])
+        for side, worker in workers.items():
+            worker.ask("prepare", workload=asked, folder=folder, variants=[VARIANTS[side]])
         # A part of about 2,048 tokens a device: the work of a part is what costs, not its count.
         rows = PROMPTS * G // min(2, PROMPTS)
         parts = max(1, min(rows, rows * (S + TOKENS) // 2048))
         while rows % parts:
             parts += 1
-        ours.ask("set_microbatches", variant="repeated", microbatches=parts)
+        workers["ours-repeated"].ask("set_microbatches", variant="repeated", microbatches=parts)
         for phase in ("policy_step", "rollout"):
             calls = {
-                variant: lambda v=variant, p=phase: ours.ask("time", phase=p, variant=v)["seconds"]
-                for variant in ("shared", "repeated")
+                VARIANTS[side]: lambda w=worker, v=VARIANTS[side], p=phase: w.ask(
+                    "time", phase=p, variant=v
+                )["seconds"]
+                for side, worker in workers.items()
             }
             took, errors = in_turns(calls, min(run.rounds, 3))
             if errors:

@@ -13,6 +13,7 @@ from speed.workloads import WORKLOADS
 AGREEMENT = 2e-3  # largest difference of a log-prob between ours and transformers, float32
 # Sequences at a time that TRL is tried with; 0: all.
 TRL_PARTS = {"W1": (0, 32), "W2": (0, 16), "W3": (0, 8)}
+VARIANTS = {"ours": "shared", "ours-repeated": "repeated"}  # one process each
 COMPILED = ("W1",)  # torch.compile takes a minute for every model
 SLOWEST = 300  # seconds that one call of a peer may take
 
@@ -55,11 +56,11 @@ class Run:
         ours = self.workers["ours"]
         self.say(f"{name}: loading and tuning")
         self._see_peak({"ours": ours.ask("hello")})  # the machine's speed changes over minutes
-        ours.ask("prepare", workload=name, folder=folder, variants=["shared", "repeated"])
-        sides = {"ours": ours, "ours-repeated": ours}
-        for variant in ("shared", "repeated"):
-            key = "ours" if variant == "shared" else "ours-repeated"
-            note[key] = ours.ask("tune", variant=variant, most=1 if self.quick else 3)
+        sides = {"ours": ours, "ours-repeated": self.workers["ours-repeated"]}
+        for side, worker in sides.items():
+            worker.ask("prepare", workload=name, folder=folder, variants=[VARIANTS[side]])
+            most = 1 if self.quick else 2
+            note[side] = worker.ask("tune", variant=VARIANTS[side], most=most)
         for peer in ("transformers", "transformers+compile"):
             if peer.endswith("compile") and name not in COMPILED:
                 continue
@@ -70,7 +71,7 @@ class Run:
                 self._failed(name, ("rollout", "policy_step"), peer, error)
         for phase in ("rollout", "policy_step"):
             self._phase(name, phase, sides)
-        for peer in ("transformers", "transformers+compile"):
+        for peer in ("ours-repeated", "transformers", "transformers+compile"):
             self.workers[peer].close()
         self._rl_steps(name, folder)
 
@@ -102,7 +103,7 @@ class Run:
         def call(peer: str, worker: Worker) -> Callable[[], float]:
             extra = {}
             if peer.startswith("ours"):
-                extra["variant"] = "repeated" if peer.endswith("repeated") else "shared"
+                extra["variant"] = VARIANTS[peer]
             elif phase == "rollout":
                 extra["compiled"] = peer.endswith("compile")
 

@@ -9,8 +9,11 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-# Freed memory stays with the process, on every side alike: torch is up to a third faster with it.
+# On every side alike. Freed memory stays with the process: torch is up to a third faster with it.
+# Large blocks come in pages of 2 MiB: XLA gives a program's scratch memory back after every
+# call, and half a million page faults a step took a tenth of W3's.
 MALLOC = {
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
     "MALLOC_MMAP_THRESHOLD_": "100000000000",
     "MALLOC_TOP_PAD_": "1000000000",

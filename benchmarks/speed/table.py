@@ -1,6 +1,7 @@
 """Seconds measured in turns -> rows, and rows -> a table for people."""
 
 import statistics
+import time
 from collections.abc import Callable
 
 from speed.session import WorkerError
@@ -22,6 +23,7 @@ TARGETS = {
     ("W2", "policy_step", "ours-repeated"): 4.0,
     ("W3", "policy_step", "ours-repeated"): 2.2,
 }
+LONG = 60  # seconds, for the rounds of one comparison
 SHARES = {"W1": 0.38, "W2": 0.38, "W3": 0.55}  # of the peak, by our own policy step
 
 
@@ -32,13 +34,16 @@ def in_turns(
 
     Args:
       sides: name -> a call that does the work and returns its seconds.
-      rounds: counted ones. warm_up: one more before them.
+      rounds: counted ones; fewer, but three, once they have taken LONG. warm_up: one more before.
     Returns:
       ({name: seconds of each round}, {name: error}).
     """
     found: dict[str, list[float]] = {name: [] for name in sides}
     errors: dict[str, str] = {}
+    began = time.monotonic()
     for turn in range(-1 if warm_up else 0, rounds):
+        if turn >= 3 and time.monotonic() - began > LONG:
+            break
         for name, call in sides.items():
             if name in errors:
                 continue

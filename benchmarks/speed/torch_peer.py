@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 import numpy as np
 import torch
-from speed.worker import best_of, gemm_peak, seconds, serve
+from speed.worker import gemm_peak, seconds, serve
 from speed.workloads import CLIP, IMAGE, LR, TEMPERATURE, WORKLOADS, Workload
 from transformers import CompileConfig, GenerationConfig, Qwen3VLForConditionalGeneration
 
@@ -132,13 +132,19 @@ class Side:
             del self.model.forward
 
     def tune(self, sizes: tuple[int, ...] = (), heads=("fused", "plain")) -> dict:
-        """The best number of sequences at a time, and which head."""
-        w = self.workload
-        sizes = sizes or [n for n in (128, 32, 8) if n <= w.prompts * w.responses]
-        calls = {
-            (n, head): functools.partial(self.policy_step, n, head) for n in sizes for head in heads
-        }
-        (self.micro, self.head), tried = best_of(calls, repeats=1)
+        """The best number of sequences at a time with the first head, then the best head."""
+        total = self.workload.prompts * self.workload.responses
+        found: dict[tuple[int, str], float] = {}
+
+        def best(settings: list[tuple[int, str]]) -> tuple[int, str]:
+            for setting in settings:
+                self.policy_step(*setting)
+                found[setting] = seconds(functools.partial(self.policy_step, *setting))
+            return min(found, key=found.get)
+
+        micro, _ = best([(n, heads[0]) for n in sizes or (128, 32, 8) if n <= total])
+        self.micro, self.head = best([(micro, head) for head in heads[1:]])
+        tried = {str(setting): round(took, 4) for setting, took in found.items()}
         return {"microbatch": self.micro, "head": self.head, "tried": tried}
 
     def logps(self, out: str) -> dict:

@@ -40,21 +40,6 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def best_of(
-    calls: dict[object, Callable[[], object]], repeats: int
-) -> tuple[object, dict[str, float]]:
-    """Tries every setting `repeats` times after a warm-up.
-
-    Returns:
-      (the setting with the lowest median, {setting: median seconds}).
-    """
-    found = {}
-    for setting, call in calls.items():
-        call()
-        found[setting] = sorted(seconds(call) for _ in range(repeats))[repeats // 2]
-    return min(found, key=found.get), {str(k): round(v, 4) for k, v in found.items()}
-
-
 def gemm_peak(product: Callable[[int], Callable[[], object]]) -> float:
     """Best rate of float32 products of square matrices, FLOP/s.
 
