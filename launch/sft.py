@@ -27,4 +27,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    platform.use_large_pages()
     cli.main(main)

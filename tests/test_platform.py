@@ -1,6 +1,7 @@
 """Back ends: found without starting them, and never against the user's own settings."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -33,6 +34,28 @@ def test_a_cpu_run_divides_the_host_and_compiles_quickly(bare):
     platform.prepare(host_devices=2)
     assert "device_count=2" in os.environ["XLA_FLAGS"]
     assert "optimization_level=1" in os.environ["XLA_FLAGS"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the setting is glibc's")
+@pytest.mark.parametrize(
+    ("variables", "seen"),
+    [
+        ({}, "glibc.malloc.hugetlb=1"),
+        ({"GLIBC_TUNABLES": ""}, ""),
+        ({"JAX_PLATFORMS": "tpu"}, None),
+    ],
+)
+def test_a_cpu_program_starts_again_with_large_pages(bare, variables, seen, tmp_path):
+    bare.delenv("GLIBC_TUNABLES", raising=False)
+    script = tmp_path / "a script.py"
+    script.write_text(
+        "import os, sys\nfrom g2rpo_jax import platform\nplatform.use_large_pages()\n"
+        "print([sys.argv[1:], sys.flags.unbuffered, os.environ.get('GLIBC_TUNABLES')])\n"
+    )
+    command = [sys.executable, "-u", str(script), "--a=b c", "d"]
+    variables = {"JAX_PLATFORMS": "cpu"} | variables
+    done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True)
+    assert done.stdout == f"{[['--a=b c', 'd'], 1, seen]}\n", done.stderr
 
 
 def test_the_users_settings_stay(bare):
