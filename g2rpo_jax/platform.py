@@ -70,7 +70,7 @@ def use_large_pages() -> None:
 
     XLA gives an update's scratch memory back after each call and takes it anew: in pages of 4 KiB
     that was a fifth of the tiny run's update. The C library (glibc 2.35 or later; others pay no
-    heed) reads the setting once, before Python runs, hence the new start. Call it first of all. What
+    heed) reads the setting once, before Python runs, hence the new start. Call it first. What
     the user has set, even to nothing, stays as it is.
     """
     if sys.platform != "linux" or detect() != "cpu" or "GLIBC_TUNABLES" in os.environ:

@@ -50,9 +50,9 @@ def test_a_cpu_program_starts_again_with_large_pages(bare, variables, seen, tmp_
     script = tmp_path / "a script.py"
     script.write_text(
         "import os, sys\nfrom g2rpo_jax import platform\nplatform.use_large_pages()\n"
-        "print([sys.argv[1:], sys.flags.unbuffered, os.environ.get('GLIBC_TUNABLES')])\n"
+        "print([sys.argv[1:], sys.flags.isolated, os.environ.get('GLIBC_TUNABLES')])\n"
     )
-    command = [sys.executable, "-u", str(script), "--a=b c", "d"]
+    command = [sys.executable, "-I", str(script), "--a=b c", "d"]
     variables = {"JAX_PLATFORMS": "cpu"} | variables
     done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True)
     assert done.stdout == f"{[['--a=b c', 'd'], 1, seen]}\n", done.stderr
