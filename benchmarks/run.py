@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
     parser.add_argument("--only", default=",".join(PARTS), help="parts, with commas between")
     parser.add_argument("--quick", action="store_true", help="one round of each: does it run?")
-    parser.add_argument("--rounds", type=int, default=5, help="counted rounds of every comparison")
+    parser.add_argument("--rounds", type=int, default=3, help="counted rounds of every comparison")
     parser.add_argument("--peers", type=Path, default=HERE / ".peers", help="their environments")
     asked = parser.parse_args()
     parts = asked.only.split(",")

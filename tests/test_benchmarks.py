@@ -79,8 +79,8 @@ def test_sides_work_in_turns_and_one_that_fails_drops_out():
 
     sides = {"ours": side("ours"), "b": side("b"), "c": side("c", 1)}
     found, errors = table.in_turns(sides, rounds=2)
-    assert order == ["ours", "b", "c", "ours", "b", "ours", "b"]
-    assert found == {"ours": [4.0, 5.0], "b": [5.0, 6.0]}
+    assert order == ["ours", "ours", "b", "b", "c", "ours", "ours", "b", "b"]
+    assert found == {"ours": [4.0, 6.0], "b": [5.0, 7.0]}  # the second call of each turn
     assert errors == {"c": "c fell over"}
 
 

@@ -54,7 +54,7 @@ def measure(run: Run, points: list[tuple[int, int]]) -> list[dict]:
                 )["seconds"]
                 for side, worker in workers.items()
             }
-            took, errors = in_turns(calls, min(run.rounds, 3))
+            took, errors = in_turns(calls, min(run.rounds, 2))
             if errors:
                 raise WorkerError("; ".join(errors.values()))
             entry = {"prompt_tokens": S, "responses": G, "tokens": TOKENS, "phase": phase}

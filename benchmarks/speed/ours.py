@@ -75,7 +75,7 @@ class Variant:
             dtype=jnp.float32,
             shardings=functools.partial(rules.sharding_of, self.mesh),
         )
-        self.model.embedding_gradient = platform.current().embedding_gradient
+        models.suit(self.model, platform.current(), config.model.attention)  # as a run does
         self.graphdef, self.params, self.frozen = state.split(self.model, config.model)
         w = self.workload
         self.inputs = pack(prompts, self.model.config, w.prompt_tokens, w.patches)

@@ -15,6 +15,7 @@ AGREEMENT = 2e-3  # largest difference of a log-prob between ours and transforme
 TRL_PARTS = {"W1": (0, 32), "W2": (0, 16), "W3": (0, 8)}
 VARIANTS = {"ours": "shared", "ours-repeated": "repeated"}  # one process each
 COMPILED = ("W1",)  # torch.compile takes a minute for every model
+TUNIX = ("W1", "W2")  # its step of W3 takes half a minute
 SLOWEST = 300  # seconds that one call of a peer may take
 
 
@@ -169,8 +170,9 @@ class Run:
         except WorkerError as error:
             self._failed(name, ("rl_step",), "trl", error)
         try:
-            note["tunix"] = tunix.ask("prepare", workload=name, folder=folder)
-            sides["tunix"] = tunix
+            if name in TUNIX:
+                note["tunix"] = tunix.ask("prepare", workload=name, folder=folder)
+                sides["tunix"] = tunix
         except WorkerError as error:
             self._failed(name, ("rl_step",), "tunix", error)
 

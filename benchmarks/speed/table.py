@@ -1,7 +1,6 @@
 """Seconds measured in turns -> rows, and rows -> a table for people."""
 
 import statistics
-import time
 from collections.abc import Callable
 
 from speed.session import WorkerError
@@ -23,37 +22,33 @@ TARGETS = {
     ("W2", "policy_step", "ours-repeated"): 4.0,
     ("W3", "policy_step", "ours-repeated"): 2.2,
 }
-LONG = 60  # seconds, for the rounds of one comparison
 SHARES = {"W1": 0.38, "W2": 0.38, "W3": 0.55}  # of the peak, by our own policy step
 
 
 def in_turns(
-    sides: dict[str, Callable[[], float]], rounds: int, warm_up: bool = True
+    sides: dict[str, Callable[[], float]], rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, str]]:
-    """Calls every side once a round, A, B, A, B, ...; a side that fails drops out.
+    """Calls every side in turns, A, B, A, B, ...; a side that fails drops out.
 
+    A turn is two calls of which the second counts: a run goes step after step, whereas the memory
+    of a process that waits for the others' turns may have gone cold (virtual machines take it).
     Args:
       sides: name -> a call that does the work and returns its seconds.
-      rounds: counted ones; fewer, but three, once they have taken LONG. warm_up: one more before.
+      rounds: turns of each side.
     Returns:
       ({name: seconds of each round}, {name: error}).
     """
     found: dict[str, list[float]] = {name: [] for name in sides}
     errors: dict[str, str] = {}
-    began = time.monotonic()
-    for turn in range(-1 if warm_up else 0, rounds):
-        if turn >= 3 and time.monotonic() - began > LONG:
-            break
+    for _ in range(rounds):
         for name, call in sides.items():
             if name in errors:
                 continue
             try:
-                took = call()
+                call()
+                found[name].append(call())
             except WorkerError as error:
                 errors[name] = str(error)
-                continue
-            if turn >= 0:
-                found[name].append(took)
     return {name: took for name, took in found.items() if name not in errors}, errors
 
 
