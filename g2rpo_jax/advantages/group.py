@@ -28,7 +28,7 @@ class Group:
       task_P: int32 task ids; outside 0..num_tasks-1 (-1, say): a padding prompt, none of its
         responses is valid.
       components: float32 [P, G] by name (accuracy, format, structure); gdpo and gaussian_gdpo use
-        all that are here.
+        all that are here, those of success.py the accuracy.
       length_PG: response lengths in tokens; None where the estimator reads none.
       num_tasks: K, static.
       surprise_PG: float32, mean over a response's tokens of -log p when it was sampled, nats:
@@ -88,6 +88,21 @@ def one_hot(group: Group) -> Float[Array, "P K"]:
 def per_prompt(group: Group, value_K: Float[Array, " K"]) -> Float[Array, "P 1"]:
     """Each prompt's entry of a table of tasks; 0 for a padding prompt."""
     return jnp.sum(one_hot(group) * value_K[None, :], axis=1, keepdims=True)
+
+
+def lengths(group: Group, name: str, instead: str = "") -> PG:
+    """Response lengths in tokens, float32, 0 where not valid.
+
+    Args:
+      name: the estimator that reads them, and `instead` what else could be done, for the message.
+    Raises:
+      ValueError: the group has none.
+    """
+    if group.length_PG is None:
+        raise ValueError(
+            f"{name} reads response lengths and got none: pass length_PG, in tokens{instead}"
+        )
+    return jnp.where(valid_responses(group), group.length_PG, 0).astype(jnp.float32)
 
 
 def components_of(group: Group, name: str) -> list[PG]:

@@ -1,8 +1,16 @@
-"""Estimators that replace a reward by the normal quantile of its rank: G2RPO's family."""
+"""Estimators that keep the order of rewards alone: G2RPO's family, and the win rate."""
 
 import jax.numpy as jnp
 
-from g2rpo_jax.advantages.group import PG, Group, State, components_of, valid_responses
+from g2rpo_jax import masked
+from g2rpo_jax.advantages.group import (
+    PG,
+    Group,
+    State,
+    components_of,
+    valid_responses,
+    z_score,
+)
 from g2rpo_jax.advantages.settings import AdvantageConfig
 from g2rpo_jax.ranks import RANKS
 
@@ -18,6 +26,19 @@ def g2rpo(group: Group, state: State, options: AdvantageConfig) -> tuple[PG, Sta
     """
     rank = RANKS[options.ranks].within_group
     return rank(group.reward_PG, valid_responses(group), options.unit_variance), state
+
+
+def g2rpo_task(group: Group, state: State, options: AdvantageConfig) -> tuple[PG, State]:
+    """Normal quantile of the reward's rank among all responses of its task in the batch.
+
+        A_i = mean of sqrt(2) erfinv(2 (k - 0.5) / N - 1) over the ranks k that R_i shares
+
+    Ranks are those in the task, N its valid responses. No prompt has a baseline: a solved one is pushed up, a
+    failed one down, and groups of equal rewards keep their gradient.
+    Cost: (P G)^2 comparisons.
+    Source: OpenVLThinkerV2, 2026, as Algorithm 1 is worded; its equations are g2rpo's.
+    """
+    return _second_stage(group, group.reward_PG, options), state
 
 
 def g2rpo_release(group: Group, state: State, options: AdvantageConfig) -> tuple[PG, State]:
@@ -49,6 +70,29 @@ def gaussian_gdpo(group: Group, state: State, options: AdvantageConfig) -> tuple
         rank_PG = _within_group(group, component_PG, options)
         total_PG += (rank_PG * SUM_GRID).astype(jnp.int32).astype(jnp.float32)
     return _second_stage(group, total_PG / SUM_GRID, options), state
+
+
+def win_rate(group: Group, state: State, options: AdvantageConfig) -> tuple[PG, State]:
+    """Z-score of the share of its prompt's other responses that a response beats.
+
+        W_i = (#{j: R_j < R_i} + #{j != i: R_j = R_i} / 2) / (n - 1)
+        A_i = (W_i - mean(W)) / (std(W) + eps)
+
+    Like g2rpo it keeps the order of rewards alone; the ranks stay evenly spaced.
+    Source: Pref-GRPO, 2025, carried over: there a preference model compares pictures of a flow
+    model; here the rewards are compared, and a tie is half a win.
+    """
+    valid_PG = valid_responses(group)
+    mine_PG1, other_P1G, peer_P1G = (
+        group.reward_PG[:, :, None],
+        group.reward_PG[:, None, :],
+        valid_PG[:, None, :],
+    )
+    below_PG = jnp.sum((other_P1G < mine_PG1) & peer_P1G, axis=2, dtype=jnp.float32)
+    tied_PG = jnp.sum((other_P1G == mine_PG1) & peer_P1G, axis=2, dtype=jnp.float32)
+    others_P1 = masked.count(valid_PG, axis=1, keepdims=True) - 1.0
+    rate_PG = (below_PG + 0.5 * (tied_PG - 1.0)) / jnp.maximum(others_P1, 1.0)
+    return z_score(rate_PG, valid_PG, options), state
 
 
 def _within_group(group: Group, value_PG: PG, options: AdvantageConfig) -> PG:

@@ -1,4 +1,4 @@
-"""Estimators that divide by a standard deviation of this batch: GRPO, GDPO."""
+"""Estimators that divide by a standard deviation of the group or the batch: GRPO, GDPO, ..."""
 
 import jax.numpy as jnp
 
@@ -7,8 +7,8 @@ from g2rpo_jax.advantages.group import (
     PG,
     Group,
     State,
-    Valid,
     components_of,
+    lengths,
     valid_responses,
     z_score,
 )
@@ -40,21 +40,70 @@ def gdpo(group: Group, state: State, options: AdvantageConfig) -> tuple[PG, Stat
     total_PG = jnp.zeros(group.reward_PG.shape, jnp.float32)
     for component_PG in components_of(group, "gdpo"):
         total_PG += z_score(component_PG, valid_PG, options)
-    weight_PG, ddof = WHITENINGS[options.gdpo_whitening](group, valid_PG, options)
-    scale = masked.std(total_PG, weight_PG, ddof=ddof) + options.eps
-    return masked.center(total_PG, weight_PG) / scale, state
+    return _whitened(group, total_PG, "gdpo", options), state
 
 
-def _token_whitening(group: Group, valid_PG: Valid, options: AdvantageConfig) -> tuple[PG, int]:
-    if group.length_PG is None:
-        raise ValueError(
-            "gdpo whitens over tokens and got no response lengths: pass length_PG, or set"
-            " gdpo_whitening='responses'"
-        )
-    return jnp.where(valid_PG, group.length_PG, 0).astype(jnp.float32), 0
+def lite_ppo(group: Group, state: State, options: AdvantageConfig) -> tuple[PG, State]:
+    """R - mean of the prompt, over the standard deviation of the whole batch's rewards.
+
+        A_i = (R_i - mean(R)) / (std of R over the batch + eps)
+
+    A prompt of nearly equal rewards is not blown up as in grpo. The batch mixes tasks; the same by
+    task is ema_grpo_onethinker with ema_decay=0.
+    Source: Part I: Tricks or Traps? A Deep Dive into RL for LLM Reasoning (Lite PPO), 2025; TRL's
+    scale_rewards="batch".
+    """
+    valid_PG = valid_responses(group)
+    scale = masked.std(group.reward_PG, valid_PG, ddof=options.ddof) + options.eps
+    return masked.center(group.reward_PG, valid_PG, axis=1) / scale, state
 
 
-WHITENINGS = {
-    "tokens": _token_whitening,
-    "responses": lambda group, valid_PG, options: (valid_PG.astype(jnp.float32), options.ddof),
-}
+def reinforce_pp_baseline(
+    group: Group, state: State, options: AdvantageConfig
+) -> tuple[PG, State]:
+    """R - mean of the prompt, whitened over the batch.
+
+        S_i = R_i - mean(R)
+        A_i = (S_i - mean of S over the batch) / (std of S over the batch + eps)
+
+    Whitening over tokens counts a response once per token, with the population std; verl's has a
+    correction of 1 / (2 tokens), nothing at its batch sizes. Over responses, once with `ddof`; then
+    the mean of S is 0. A response without tokens gets 0.
+    Source: REINFORCE++: A Simple and Efficient Approach for Aligning Large Language Models, 2025.
+    """
+    centred_PG = masked.center(group.reward_PG, valid_responses(group), axis=1)
+    return _whitened(group, centred_PG, "reinforce_pp_baseline", options), state
+
+
+def ngrpo(group: Group, state: State, options: AdvantageConfig) -> tuple[PG, State]:
+    """GRPO's z-score, with one imagined best response among those that mean and std are taken of.
+
+        A_i = (R_i - mean(R, best)) / (std(R, best) + eps),   best = ngrpo_best
+
+    All-wrong groups get negative advantages; groups in which all earn the best reward get 0, other
+    groups of equal rewards do not. The paper's narrower clip for gains is the loss's business.
+    Source: NGRPO: Negative-enhanced Group Relative Policy Optimization, 2025.
+    """
+    valid_PG = valid_responses(group)
+    best_P1 = jnp.full((valid_PG.shape[0], 1), options.ngrpo_best, jnp.float32)
+    reward_PH = jnp.concatenate([group.reward_PG, best_P1], axis=1)
+    any_P1 = masked.count(valid_PG, axis=1, keepdims=True) > 0
+    valid_PH = jnp.concatenate([valid_PG, any_P1], axis=1)
+    return z_score(reward_PH, valid_PH, options)[:, :-1], state
+
+
+def _whitened(group: Group, value_PG: PG, name: str, options: AdvantageConfig) -> PG:
+    weight_PG, ddof = WHITENINGS[options.whitening](group, name, options)
+    scale = masked.std(value_PG, weight_PG, ddof=ddof) + options.eps
+    return masked.center(value_PG, weight_PG) / scale
+
+
+def _count_tokens(group: Group, name: str, options: AdvantageConfig) -> tuple[PG, int]:
+    return lengths(group, name, instead=", or set advantage.whitening=responses"), 0
+
+
+def _count_responses(group: Group, name: str, options: AdvantageConfig) -> tuple[PG, int]:
+    return valid_responses(group).astype(jnp.float32), options.ddof
+
+
+WHITENINGS = {"tokens": _count_tokens, "responses": _count_responses}

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import numpy as np
+
 from g2rpo_jax.ranks import RANKS
 from g2rpo_jax.tables import lookup
 
@@ -12,7 +14,7 @@ class AdvantageConfig:
 
     Attributes:
       name: entry of ESTIMATORS.
-      ranks: entry of RANKS: how g2rpo, g2rpo_release and gaussian_gdpo compute their ranks.
+      ranks: entry of RANKS: how g2rpo, g2rpo_task, g2rpo_release and gaussian_gdpo rank.
       unit_variance: divide the quantiles of n values by their root mean square (their variance is
         0.851 for n = 8), so that untied values have variance 1. Acts on the last ranking stage.
       ddof: 1 for the sample standard deviation (EasyR1, verl, TRL), 0 for the population's (the
@@ -22,8 +24,21 @@ class AdvantageConfig:
       ema_floor: least task standard deviation of ema_grpo_onethinker.
       ema_guard: beyond this |advantage| a group of ema_grpo_onethinker uses its own standard
         deviation.
-      gdpo_whitening: tokens (the release) or responses (TRL): what the batch statistics count.
-      gpg_scale: none (F_norm = 1) or std.
+      whitening: tokens (the release, verl) or responses (TRL): what the batch statistics of gdpo
+        and reinforce_pp_baseline count.
+      gpg_scale: none (F_norm = 1) or std, of gpg.
+      passk_scale: std (verl's default) or none, of grpo_passk.
+      asymre_shift: what asymre adds to the prompt's mean to make its baseline.
+      ngrpo_best: reward of the imagined response that ngrpo adds to every group.
+      success: least accuracy of a right response, for mapo, grpo_lead, noise_aware, raft,
+        reinforce_rej and verifier_forward: the accuracy component's where there is one, else the
+        reward's.
+      lead_low, lead_span, lead_slope, lead_middle: the logistic weight of grpo_lead: its least
+        value, what it rises by, how steeply, and at which share of right responses.
+      flip_rate: chance that noise_aware allows for a label to be the wrong way round.
+      false_positive: chance that the verifier says right of a wrong response: one for all tasks, or
+        one for each in their order (verifier_backward).
+      false_negative: that it says wrong of a right one (verifier_backward, verifier_forward).
     """
 
     name: str = "g2rpo"
@@ -34,15 +49,26 @@ class AdvantageConfig:
     ema_decay: float = 0.99
     ema_floor: float = 1e-3
     ema_guard: float = 5.0
-    gdpo_whitening: str = "tokens"
+    whitening: str = "tokens"
     gpg_scale: str = "none"
+    passk_scale: str = "std"
+    asymre_shift: float = -0.1
+    ngrpo_best: float = 1.0
+    success: float = 0.5
+    lead_low: float = 0.4
+    lead_span: float = 1.1
+    lead_slope: float = 10.0
+    lead_middle: float = 0.75
+    flip_rate: float = 0.1
+    false_positive: tuple[float, ...] = (0.1,)
+    false_negative: tuple[float, ...] = (0.1,)
 
     def __post_init__(self):
         for field, choices in CHOICES.items():
             lookup(dict.fromkeys(choices), getattr(self, field), kind=f"advantage.{field}")
         for field, (low, high) in RANGES.items():
             value = getattr(self, field)
-            if not low <= value <= high:
+            if not all(low <= v <= high for v in np.atleast_1d(value)):
                 raise ValueError(
                     f"advantage.{field}={value} lies outside [{low}, {high}]: use a value inside"
                 )
@@ -51,8 +77,9 @@ class AdvantageConfig:
 # What the fields may hold. Names of estimators are looked up where the table is.
 CHOICES = {
     "ranks": tuple(RANKS),
-    "gdpo_whitening": ("tokens", "responses"),
+    "whitening": ("tokens", "responses"),
     "gpg_scale": ("none", "std"),
+    "passk_scale": ("none", "std"),
 }
 
 RANGES = {
@@ -61,4 +88,15 @@ RANGES = {
     "ema_decay": (0.0, 1.0),
     "ema_floor": (1e-6, 1.0),
     "ema_guard": (0.0, 1e6),
+    "asymre_shift": (-10.0, 10.0),
+    "ngrpo_best": (-10.0, 10.0),
+    "success": (0.0, 1.0),
+    "lead_low": (0.0, 10.0),
+    "lead_span": (0.0, 10.0),
+    "lead_slope": (0.0, 50.0),
+    "lead_middle": (0.0, 1.0),
+    # Below a half: at it, what the verifier says no longer depends on what is true.
+    "flip_rate": (0.0, 0.45),
+    "false_positive": (0.0, 0.45),
+    "false_negative": (0.0, 0.45),
 }

@@ -1,6 +1,6 @@
 """ESTIMATORS: every advantage estimator by the name one types for `advantage.name`."""
 
-from g2rpo_jax.advantages.centred import dr_grpo, gpg, rloo
+from g2rpo_jax.advantages.centred import asymre, dr_grpo, gpg, grpo_passk, opo, rloo
 from g2rpo_jax.advantages.group import Estimator, State
 from g2rpo_jax.advantages.moving import (
     ema_grpo,
@@ -8,9 +8,24 @@ from g2rpo_jax.advantages.moving import (
     fresh_moments,
     fresh_scale,
 )
-from g2rpo_jax.advantages.ranked import g2rpo, g2rpo_release, gaussian_gdpo
-from g2rpo_jax.advantages.scaled import gdpo, grpo
+from g2rpo_jax.advantages.ranked import (
+    g2rpo,
+    g2rpo_release,
+    g2rpo_task,
+    gaussian_gdpo,
+    win_rate,
+)
+from g2rpo_jax.advantages.scaled import gdpo, grpo, lite_ppo, ngrpo, reinforce_pp_baseline
 from g2rpo_jax.advantages.settings import AdvantageConfig
+from g2rpo_jax.advantages.success import (
+    bnpo,
+    grpo_lead,
+    mapo,
+    noise_aware,
+    raft,
+    reinforce_rej,
+)
+from g2rpo_jax.advantages.verifier import verifier_backward, verifier_forward
 from g2rpo_jax.tables import lookup
 
 
@@ -29,6 +44,7 @@ def init_state(options: AdvantageConfig, num_tasks: int, num_rows: int = 0) -> S
 
 ESTIMATORS = {
     "g2rpo": Estimator(g2rpo),
+    "g2rpo_task": Estimator(g2rpo_task),
     "g2rpo_release": Estimator(g2rpo_release),
     "gaussian_gdpo": Estimator(gaussian_gdpo),
     "grpo": Estimator(grpo),
@@ -38,4 +54,19 @@ ESTIMATORS = {
     "gdpo": Estimator(gdpo),
     "rloo": Estimator(rloo),
     "gpg": Estimator(gpg),
+    "opo": Estimator(opo),
+    "asymre": Estimator(asymre),
+    "grpo_passk": Estimator(grpo_passk),
+    "lite_ppo": Estimator(lite_ppo),
+    "reinforce_pp_baseline": Estimator(reinforce_pp_baseline),
+    "win_rate": Estimator(win_rate),
+    "ngrpo": Estimator(ngrpo),
+    "mapo": Estimator(mapo),
+    "bnpo": Estimator(bnpo),
+    "grpo_lead": Estimator(grpo_lead),
+    "noise_aware": Estimator(noise_aware),
+    "raft": Estimator(raft),
+    "reinforce_rej": Estimator(reinforce_rej),
+    "verifier_backward": Estimator(verifier_backward),
+    "verifier_forward": Estimator(verifier_forward),
 }
