@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from g2rpo_jax import masked
 from g2rpo_jax.advantages.group import PG, Group, State, Valid, valid_responses, z_score
 from g2rpo_jax.advantages.settings import AdvantageConfig
+from g2rpo_jax.advantages.success import right
 
 
 def edge_grpo(group: Group, state: State, options: AdvantageConfig) -> tuple[PG, State]:
@@ -58,8 +59,8 @@ def unlikeliness(group: Group, state: State, options: AdvantageConfig) -> tuple[
 def grpo_s(group: Group, state: State, options: AdvantageConfig) -> tuple[PG, State]:
     """GRPO on rewards shaped by entropy: uncertain successes gain more, sure mistakes lose more.
 
-        right (R_i >= right_reward):  r_i =  1 + a d H_i / sum of right H
-        wrong:                        r_i = -1 - a h (1 / H_i) / sum of wrong 1 / H
+        right: r_i =  1 + a d H_i / sum of right H
+        wrong: r_i = -1 - a h (1 / H_i) / sum of wrong 1 / H
         A_i = z-score of r over the group
 
     d and h count the group's right and wrong responses, a is `entropy_share`, H_i the response's
@@ -73,7 +74,7 @@ def grpo_s(group: Group, state: State, options: AdvantageConfig) -> tuple[PG, St
     """
     valid_PG = valid_responses(group)
     entropy_PG = _entropy(group, valid_PG, options, "grpo_s")
-    right_PG = valid_PG & (group.reward_PG >= options.right_reward)
+    right_PG = right(group, options) > 0
     wrong_PG = valid_PG & ~right_PG
     gain_PG = 1.0 + options.entropy_share * _relative(entropy_PG, right_PG)
     loss_PG = 1.0 + options.entropy_share * _relative(1.0 / entropy_PG, wrong_PG)

@@ -58,10 +58,12 @@ class Estimator:
     Attributes:
       function: (group, state, options) -> (adv_PG, state).
       init: (num_tasks, num_rows) -> state; () for those that carry nothing.
+      by_row: whether the state is kept by training row, and so worth nothing for other rows.
     """
 
     function: Callable[[Group, State, AdvantageConfig], tuple[Array, State]]
     init: Callable[[int, int], State] = lambda num_tasks, num_rows: ()
+    by_row: bool = False
 
     def __call__(self, group: Group, state: State, options: AdvantageConfig) -> tuple[Array, State]:
         return self.function(group, state, options)

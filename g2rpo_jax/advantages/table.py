@@ -1,7 +1,9 @@
 """ESTIMATORS: every advantage estimator by the name one types for `advantage.name`."""
 
+from g2rpo_jax.advantages.behaviour import edge_grpo, grpo_s, unlikeliness
 from g2rpo_jax.advantages.centred import asymre, dr_grpo, gpg, grpo_passk, opo, rloo
 from g2rpo_jax.advantages.group import Estimator, State
+from g2rpo_jax.advantages.memory import BetaTracker, RewardHistory, dcpo_smooth, single_stream
 from g2rpo_jax.advantages.moving import (
     ema_grpo,
     ema_grpo_onethinker,
@@ -15,6 +17,7 @@ from g2rpo_jax.advantages.ranked import (
     gaussian_gdpo,
     win_rate,
 )
+from g2rpo_jax.advantages.risk import TrackedQuantiles, risk_po
 from g2rpo_jax.advantages.scaled import gdpo, grpo, lite_ppo, ngrpo, reinforce_pp_baseline
 from g2rpo_jax.advantages.settings import AdvantageConfig
 from g2rpo_jax.advantages.success import (
@@ -69,4 +72,10 @@ ESTIMATORS = {
     "reinforce_rej": Estimator(reinforce_rej),
     "verifier_backward": Estimator(verifier_backward),
     "verifier_forward": Estimator(verifier_forward),
+    "edge_grpo": Estimator(edge_grpo),
+    "unlikeliness": Estimator(unlikeliness),
+    "grpo_s": Estimator(grpo_s),
+    "single_stream": Estimator(single_stream, BetaTracker.fresh, by_row=True),
+    "dcpo_smooth": Estimator(dcpo_smooth, RewardHistory.fresh, by_row=True),
+    "risk_po": Estimator(risk_po, TrackedQuantiles.fresh),
 }
