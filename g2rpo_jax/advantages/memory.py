@@ -34,7 +34,8 @@ class BetaTracker:
     def fresh(num_tasks: int, num_rows: int) -> "BetaTracker":
         """Before any visit."""
         del num_tasks
-        return BetaTracker(jnp.full(num_rows, PRIOR), jnp.full(num_rows, PRIOR))
+        prior_E = jnp.full(num_rows, PRIOR, jnp.float32)
+        return BetaTracker(prior_E, prior_E)
 
 
 @jax.tree_util.register_dataclass

@@ -10,7 +10,7 @@ from g2rpo_jax import masked
 from g2rpo_jax.advantages.group import PG, Group, Leaf, valid_responses
 from g2rpo_jax.advantages.settings import AdvantageConfig
 
-SMALL = 1e-3  # a deviation of one prompt's rewards up to here counts as none (authors' code)
+SMALL = 1e-3  # a deviation up to here counts as none: it may be rounding alone
 
 
 @jax.tree_util.register_dataclass
@@ -68,7 +68,7 @@ def risk_po(
     cvar_NG = -jnp.maximum(low - score_NG, 0.0) / options.risk_low
     risk_NG = options.risk_mix * cvar_NG + rvar_NG / (options.risk_high - options.risk_low)
     std_N1 = masked.std(score_NG, paper_NG, axis=1, keepdims=True, ddof=options.ddof)
-    scale_N1 = jnp.where(std_N1 > 0, std_N1 + options.eps, 1.0)
+    scale_N1 = jnp.where(std_N1 > SMALL, std_N1 + options.eps, 1.0)
     value_NG = risk_NG / (options.risk_mix + 1.0) / scale_N1
 
     credit_NBG = CREDITS[options.risk_credit](reward_NBG, valid_NBG, options)

@@ -3,6 +3,8 @@
 import numpy as np
 from scipy.stats import beta, norm
 
+from tests.advantages.loops import MORE
+
 P, G, K = 4, 6, 4
 
 
@@ -214,4 +216,5 @@ REFERENCES = {
         lambda r: center((r - 0.1) / (1 - 0.1 - 0.1)), reward, valid
     ),
     "verifier_forward": with_share(lambda r, right: np.where(right, 0.1, 0.1 - 1)),
+    **MORE,
 }

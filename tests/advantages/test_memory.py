@@ -8,6 +8,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from g2rpo_jax.advantages import ESTIMATORS, AdvantageConfig, compute, init_state
+from tests.advantages.loops import DcpoSmooth, SingleStream
 
 P, G, E = 5, 4, 7
 NAMES = ("single_stream", "dcpo_smooth")
@@ -31,58 +32,6 @@ def batches(seed, steps=6):
 def run(name, found, state=None, **options):
     adv, state = compute(name, **found, state=state, num_tasks=1, num_rows=E, **options)
     return np.asarray(adv), state
-
-
-def std(values):
-    return np.std(values, ddof=1) if len(values) > 1 else 0.0
-
-
-class SingleStream:
-    """The tracker as a dictionary, one visit after the other."""
-
-    def __init__(self, rho=0.875):
-        self.rho, self.counts = rho, {}
-
-    def __call__(self, reward, valid, row):
-        value = [a / (a + b) for a, b in (self.counts.get(r, (0.5, 0.5)) for r in row)]
-        raw = reward - np.array(value)[:, None]
-        out = np.zeros(reward.shape)
-        if valid.any():
-            out[valid] = (raw[valid] - raw[valid].mean()) / (std(raw[valid]) + 1e-6)
-        for r in set(row[valid.any(1)]) - {-1}:
-            a, b = self.counts.get(r, (0.5, 0.5))
-            of_row = reward[row == r][valid[row == r]]
-            self.counts[r] = self.rho * a + of_row.sum(), self.rho * b + (1 - of_row).sum()
-        return out
-
-
-class DcpoSmooth:
-    """Cumulative mean and deviation by the paper's recurrence, row by row."""
-
-    def __init__(self):
-        self.past = {}
-
-    def __call__(self, reward, valid, row):
-        out, new = np.zeros(reward.shape), {}
-        for p in range(len(row)):
-            peers = (row == row[p]) if row[p] >= 0 else np.arange(len(row)) == p
-            visit = reward[peers][valid[peers]]
-            if not valid[p].any():
-                continue
-            i, mu_old, sd_old = self.past.get(row[p], (0, 0.0, 0.0)) if row[p] >= 0 else (0, 0, 0)
-            i += 1
-            mu_n, sd_n = visit.mean(), std(visit)
-            mu_t = ((i - 1) * mu_old + mu_n) / i
-            var = (i - 1) * sd_old**2 + sd_n**2 + (i - 1) / i * (mu_n - mu_old) ** 2
-            sd_t = np.sqrt(var / i)
-            now = (reward[p] - mu_n) / sd_n if sd_n > 0 else 0 * reward[p]
-            ever = (reward[p] - mu_t) / sd_t if sd_t > 0 else 0 * reward[p]
-            one = (i - 1) / i * now + ever / i
-            two = now / i + (i - 1) / i * ever
-            out[p] = np.where(valid[p], np.where(abs(one) < abs(two), one, two), 0)
-            new[row[p]] = i, mu_t, sd_t
-        self.past |= {r: numbers for r, numbers in new.items() if r >= 0}
-        return out
 
 
 REFERENCES = {"single_stream": SingleStream, "dcpo_smooth": DcpoSmooth}

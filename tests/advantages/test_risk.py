@@ -5,6 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from g2rpo_jax.advantages import compute
+from tests.advantages.loops import RiskPo
 
 P, G = 7, 6
 
@@ -12,55 +13,6 @@ P, G = 7, 6
 def run(found, state=None, **options):
     adv, state = compute("risk_po", **found, state=state, num_tasks=1, **options)
     return np.asarray(adv), state
-
-
-class RiskPo:
-    """The formula by loops; q is None before the first batch."""
-
-    def __init__(self, bundle=5, low=0.2, high=0.8, mix=1.5, rate=0.1, baseline=True, credit=None):
-        self.bundle, self.levels, self.mix = bundle, (low, high), mix
-        self.rate, self.baseline, self.credit, self.q = rate, baseline, credit, None
-
-    def __call__(self, reward, valid):
-        out, papers = np.zeros(reward.shape), {}
-        for start in range(0, len(reward), self.bundle):
-            here = slice(start, start + self.bundle)
-            for j in range(reward.shape[1]):
-                got = reward[here, j][valid[here, j]]
-                if len(got):
-                    papers[start, j] = self.bundle * got.mean()
-        scores = np.array(list(papers.values()))
-        first = self.q is None
-        down, up = self.q = np.quantile(scores, self.levels) if first else self.q
-        for (start, j), score in papers.items():
-            here = np.arange(start, min(start + self.bundle, len(reward)))
-            rvar = max(score - down, 0) - max(score - up, 0) - self.baseline * (up - down)
-            rvar /= self.levels[1] - self.levels[0]
-            cvar = -max(down - score, 0) / self.levels[0]
-            mine = [papers[key] for key in papers if key[0] == start]
-            sd = np.std(mine, ddof=1) if len(mine) > 1 else 0.0
-            value = (self.mix * cvar + rvar) / (self.mix + 1) / (sd + 1e-6 if sd > 0 else 1)
-            here = here[valid[here, j]]
-            for p in here:
-                rewards = reward[p, valid[p]]
-                sd_p = np.std(rewards, ddof=1) if len(rewards) > 1 else 0.0
-                deviations = [reward[q, j] - reward[q, valid[q]].mean() for q in here]
-                total = sum(deviations)
-                out[p, j] = (
-                    value
-                    * {
-                        None: 1.0,
-                        "score": 0.5 if reward[p, j] > 0 else 1.5,
-                        "std": 1 / ((sd_p if sd_p > 1e-3 else 1.0) + 1e-6),
-                        "sum_mean": deviations[list(here).index(p)] / total
-                        if abs(total) > 1e-6
-                        else 1 / len(here),
-                    }[self.credit]
-                )
-        if not first:
-            shares = [np.mean(scores < q) for q in self.q]
-            self.q = self.q + self.rate * (np.array(self.levels) - shares)
-        return out
 
 
 def batches(seed, valid_share=0.8, steps=4):
