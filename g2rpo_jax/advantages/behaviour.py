@@ -22,8 +22,9 @@ def edge_grpo(group: Group, state: State, options: AdvantageConfig) -> tuple[PG,
     So a confident mistake is punished most. A group of equal rewards keeps its exact zeros.
     Raises:
       ValueError: the group has no surprise_PG.
-    Source: EDGE-GRPO (2025), the scaling; the paper also has wrong answers corrected by a guide,
-    which is not done here. Its code averages entropies over padding too.
+    Source: EDGE-GRPO: Entropy-Driven GRPO with Guided Error Correction for Advantage Diversity,
+    2025: the scaling alone, without the guide that corrects wrong answers. Its code averages
+    entropies over padding too.
     """
     valid_PG = valid_responses(group)
     entropy_PG = _entropy(group, valid_PG, options, "edge_grpo")
@@ -40,7 +41,7 @@ def unlikeliness(group: Group, state: State, options: AdvantageConfig) -> tuple[
     is 0 stays 0. In a group of equal rewards above 0 the less likely response gains, by design.
     Raises:
       ValueError: the group has no logp_PG.
-    Source: Rewarding the Unlikely (2025).
+    Source: Rewarding the Unlikely: Lifting GRPO Beyond Distribution Sharpening, 2025.
     """
     valid_PG = valid_responses(group)
     if group.logp_PG is None:
@@ -70,7 +71,8 @@ def grpo_s(group: Group, state: State, options: AdvantageConfig) -> tuple[PG, St
     gains by being right.
     Raises:
       ValueError: the group has no surprise_PG.
-    Source: GTPO and GRPO-S (2025), the sequence form; likely: versions of the paper differ.
+    Source: GTPO and GRPO-S: Token and Sequence-Level Reward Shaping with Policy Entropy, 2025: the
+    sequence form. Likely: versions of the paper differ.
     """
     valid_PG = valid_responses(group)
     entropy_PG = _entropy(group, valid_PG, options, "grpo_s")

@@ -69,7 +69,7 @@ def single_stream(
     Cost: P x E comparisons for E training rows.
     Raises:
       ValueError: the group has no row_P.
-    Source: Single-stream Policy Optimization (2025). The paper moves rho between 0.875 and 0.96 by
+    Source: Single-stream Policy Optimization, 2025. The paper moves rho between 0.875 and 0.96 by
     how far the policy went since the row's last visit, which takes a scoring pass over kept
     responses, and starts from offline samples; rho is fixed here and nothing is sampled ahead.
     """
@@ -110,8 +110,8 @@ def dcpo_smooth(
     Cost: P x E comparisons for E training rows.
     Raises:
       ValueError: the group has no row_P.
-    Source: DCPO: Dynamic Clipping Policy Optimization (2025), its smoothed advantage; the clip
-    bounds and the aggregation are the loss's business.
+    Source: DCPO: Dynamic Clipping Policy Optimization, 2025: the smoothed advantage. Its clip
+    bounds and its aggregation are the loss's business.
     """
     valid_PG = valid_responses(group)
     row_P = _rows(group, valid_PG, "dcpo_smooth")

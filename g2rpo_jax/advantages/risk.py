@@ -44,10 +44,10 @@ def risk_po(
     Bundles are `risk_bundle` prompts that follow each other in the batch: their order matters here.
     a_d and a_u are `risk_low` and `risk_high`, w is `risk_mix`; -(q_u - q_d), with which no
     advantage is above 0, is left out with risk_baseline=False. q_d and q_u start as the first
-    batch's quantiles. Where a paper lacks responses its sum is scaled up; where all papers of a
+    batch's quantiles. Where a paper lacks responses its sum is scaled up; where the papers of a
     bundle score alike nothing is divided (the authors divide by eps).
-    Source: RiskPO: Risk-based Policy Optimization via Verifiable Reward for LLM Post-Training
-    (2025), and its code; there the first batch takes the quantiles of each bundle.
+    Source: RiskPO: Risk-based Policy Optimization via Verifiable Reward for LLM Post-Training,
+    2025, and its code, where the first batch takes the quantiles of each bundle.
     """
     valid_PG = valid_responses(group)
     prompts, responses = group.reward_PG.shape
