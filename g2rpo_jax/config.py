@@ -97,7 +97,7 @@ class RunConfig:
         ):
             at_least(name, getattr(self, name), minimum)
         one_of("advantage_task", self.advantage_task, ("task", "problem_type"))
-        tables.lookup(ESTIMATORS, self.advantage.name, kind="advantage.name")
+        tables.lookup(ESTIMATORS, self.advantage.name, kind="advantage estimator")
         tables.lookup(OBJECTIVES, self.objective.name, kind="objective.name")
         tables.lookup(AGGREGATIONS, self.objective.aggregation, kind="objective.aggregation")
         asked = {"release": "thinking", "onethinker": "think"}.get(self.data.template)

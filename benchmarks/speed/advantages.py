@@ -46,6 +46,7 @@ def rewards_of(groups: int) -> dict[str, np.ndarray]:
         "format": marks,
         "total": 0.9 * accuracy + 0.1 * marks,
         "tokens": rng.integers(1, 512, shape).astype(np.float32),
+        "surprise": rng.uniform(0.05, 2.0, shape).astype(np.float32),
         "task": rng.integers(0, TASKS, groups).astype(np.int32),
     }
 
@@ -64,7 +65,10 @@ def ours(groups: int, values: Path) -> list[dict]:
     rows, found = [], {}
     for name, estimator in advantages.ESTIMATORS.items():
         ranked_in_batch = name in ("g2rpo_release", "gaussian_gdpo")
-        sorting = ranked_in_batch and (groups * RESPONSES) ** 2 > PAIRS_AT_MOST
+        many_pairs = (groups * RESPONSES) ** 2 > PAIRS_AT_MOST
+        if many_pairs and (estimator.by_row or name == "risk_po"):
+            continue  # these compare all prompts, or all papers, with each other
+        sorting = ranked_in_batch and many_pairs
         options = advantages.AdvantageConfig(name, ranks="erfinv" if sorting else "comparison")
         group = advantages.Group(
             given["total"],
@@ -73,9 +77,13 @@ def ours(groups: int, values: Path) -> list[dict]:
             {key: given[key] for key in ("accuracy", "format")},
             given["tokens"],
             TASKS,
+            surprise_PG=given["surprise"],
+            logp_PG=-given["surprise"] * given["tokens"],
+            row_P=np.arange(groups, dtype=np.int32),
+            num_rows=groups,
         )
         run = jax.jit(estimator, static_argnums=2)
-        state = advantages.init_state(options, TASKS)
+        state = advantages.init_state(options, TASKS, groups)
         group, state = jax.device_put((group, state))
         compiled = run.lower(group, state, options).compile()
         found[name] = np.asarray(compiled(group, state)[0])

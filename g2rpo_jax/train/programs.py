@@ -29,6 +29,8 @@ from g2rpo_jax.train import packs, state
 from g2rpo_jax.train.policy_step import StepBatch, StepConfig, compile_score, compile_step
 from g2rpo_jax.train.rows import COMPONENTS
 
+ROWS = 600_000  # training rows that programs are made for where no data is read: the paper's
+
 
 @dataclasses.dataclass(frozen=True)
 class Call:
@@ -54,6 +56,8 @@ class Programs:
       advantage: (advantages.Group, estimator state) -> (adv_PG, estimator state).
       length_reward: (length_PG, task_P) -> eq. 9, [P, G].
       groups: what the estimator's `task_P` counts.
+      rows: training rows that the estimator's `row_P` counts.
+      remembers_rows: whether the estimator's state is kept by row.
       schedule: learning rate by update.
       places: sizes of packs that updates and scoring may have (`train.packs`).
     """
@@ -70,6 +74,7 @@ class Programs:
         updates: int,
         eos: tuple[int, ...],
         pad: int,
+        rows: int = ROWS,
     ):
         """
         Args:
@@ -78,6 +83,7 @@ class Programs:
             ShapeDtypeStructs.
           updates: optimiser updates of the whole run, for the schedule.
           eos, pad: token ids.
+          rows: how many training rows there are.
         Raises:
           ValueError: a number of rows does not divide over the mesh; names the field.
         """
@@ -86,7 +92,7 @@ class Programs:
         self.config, self.mesh, self.params, self.frozen = config, mesh, params, frozen
         model = nnx.merge(graphdef, params, frozen)
         self.model_config, self.dtype = model.config, model.dtype
-        self.tasks = tuple(config.tasks)
+        self.tasks, self.rows = tuple(config.tasks), rows
         by_type = config.advantage_task == "problem_type"
         self.groups = (*TASKS, *TYPE_TASKS) if by_type else self.tasks
         _check_divisions(config, mesh)
@@ -128,6 +134,7 @@ class Programs:
             dtype = state.compute_dtype(config.model, backend)
             self.copy = state.compile_copy(mesh, dtype, params, frozen)
         estimator = advantages.ESTIMATORS[config.advantage.name]
+        self.remembers_rows = estimator.by_row
         self.advantage = jax.jit(functools.partial(estimator, options=config.advantage))
         bands = shaping.length_bands([config.tasks[t].length for t in self.tasks])
         self.length_reward = jax.jit(functools.partial(shaping.length_reward, bands=bands))
@@ -166,7 +173,11 @@ class Programs:
             task_P=_shape((P,), np.int32),
             components={name: _shape((P, G), np.float32) for name in COMPONENTS},
             length_PG=_shape((P, G), np.float32),
+            surprise_PG=_shape((P, G), np.float32),
+            logp_PG=_shape((P, G), np.float32),
+            row_P=_shape((P,), np.int32),
             num_tasks=len(self.groups),
+            num_rows=self.rows,
         )
         carried = jax.eval_shape(self.estimator_state)
         drawn = _shape((config.batch.rollout_prompts, G), np.float32)
@@ -216,7 +227,7 @@ class Programs:
 
     def estimator_state(self):
         """What the advantage estimator starts from."""
-        return advantages.init_state(self.config.advantage, len(self.groups))
+        return advantages.init_state(self.config.advantage, len(self.groups), self.rows)
 
     def inputs(self, P: int, S: int, N: int) -> layout.RowInputs:
         """Shapes of P packed prompts."""

@@ -47,6 +47,19 @@ class Row:
         return self.mask_GT.sum(-1)
 
     @property
+    def logp_G(self) -> np.ndarray:
+        """Log-likelihood of each response when it was sampled, nats, float32 [G]."""
+        return np.where(self.mask_GT, self.logp_GT, 0.0).sum(-1).astype(np.float32)
+
+    @property
+    def surprise_G(self) -> np.ndarray:
+        """Mean of -log p over each response's tokens when sampled, nats, float32 [G]; 0 for none.
+
+        Unbiased for the mean entropy of the distributions that its tokens were drawn from.
+        """
+        return (-self.logp_G / np.maximum(self.length_G, 1)).astype(np.float32)
+
+    @property
     def reward_G(self) -> np.ndarray:
         """What advantages are computed from: the total with the length term, float32 [G]."""
         shift_G = self.length_reward_G - self.part("accuracy")

@@ -25,13 +25,13 @@ from g2rpo_jax.parallel.processes import Group
 from g2rpo_jax.rewards import Item, Score, Scorer, TaskReward
 from g2rpo_jax.rollout.encoder import Encoder
 from g2rpo_jax.rollout.engine import Rollout, join
-from g2rpo_jax.train import state
+from g2rpo_jax.train import estimating, state
 from g2rpo_jax.train.clock import Clock
 from g2rpo_jax.train.feed import Drawn, Feed, held_out
 from g2rpo_jax.train.packs import Packs
 from g2rpo_jax.train.policy_step import StepBatch
 from g2rpo_jax.train.programs import Programs
-from g2rpo_jax.train.rows import COMPONENTS, Row, assign, stack, stack_part
+from g2rpo_jax.train.rows import Row, assign, stack
 
 GAP_STEPS = 8  # steps whose largest gap between sampler and trainer is remembered
 
@@ -84,6 +84,7 @@ class Trainer:
             updates=self.steps * config.batch.minibatches,
             eos=self.processor.eos_ids,
             pad=self.processor.pad_id,
+            rows=len(train),
         )
         data = config.data
         self.feed = Feed(
@@ -306,22 +307,10 @@ class Trainer:
 
     def _group(self, rows: list[Row]) -> advantages.Group:
         """What estimators see of the step's rows, filled up to batch.prompts."""
-        P, G = self.config.batch.prompts, self.config.responses
-        reward_PG = np.zeros((P, G), np.float32)
-        task_P = np.full(P, -1, np.int32)
-        for i, row in enumerate(rows):
-            reward_PG[i] = row.reward_G
-            by_type = self.config.advantage_task == "problem_type"
-            name = row.example.type_task if by_type else row.example.task
-            task_P[i] = self.programs.groups.index(name)
-        return advantages.Group(
-            reward_PG=reward_PG,
-            valid_PG=np.repeat(task_P[:, None] >= 0, G, axis=1),
-            task_P=task_P,
-            components={name: stack_part(rows, name, P) for name in COMPONENTS},
-            length_PG=stack(rows, "length_G", P).astype(np.float32),
-            num_tasks=len(self.programs.groups),
-        )
+        config, programs = self.config, self.programs
+        by_type = config.advantage_task == "problem_type"
+        known = (programs.groups, by_type, self.stream.row, programs.rows)
+        return estimating.group_of(rows, config.batch.prompts, *known)
 
     def _columns(self, rows: list[Row], adv_PG: np.ndarray, step: int) -> tuple[dict, list]:
         """StepBatch's arrays of this process's rows, with filler, on the host; and the packing of
@@ -409,7 +398,7 @@ class Trainer:
     def host_state(self) -> dict:
         """What a resumed run needs beside the device arrays, as JSON."""
         return {
-            "estimator": [np.asarray(x).tolist() for x in jax.tree.leaves(self.estimator)],
+            "estimator": estimating.to_json(self.estimator, self.programs.estimator_state()),
             "gaps": list(self.gaps),
             "position": self.feed.position,
             "order": self.stream.fingerprint,
@@ -421,20 +410,19 @@ class Trainer:
 
     def restore_host(self, saved: dict) -> None:
         """Puts the estimator's state, data position, surplus rows and counts back."""
-        leaves, form = jax.tree.flatten(self.estimator)
-        if len(leaves) != len(saved["estimator"]):
-            raise ValueError("the checkpoint holds the state of another advantage.name")
-        pairs = zip(saved["estimator"], leaves, strict=True)
-        self.estimator = form.unflatten([jnp.asarray(x, leaf.dtype) for x, leaf in pairs])
         self.gaps.extend(saved.get("gaps", []))  # older checkpoints have none
         same = saved["order"] == self.stream.fingerprint
         if not same:  # at the places of surplus rows stand others now
             logging.warning(
                 "training rows, their shares or the seed changed since the checkpoint: going on "
-                "at place %d of another order, without %d rows carried over",
+                "at place %d of another order, without %d rows carried over%s",
                 saved["position"],
                 len(saved["surplus"]),
+                " or what the estimator remembers of rows" * self.programs.remembers_rows,
             )
+        fresh = self.programs.estimator_state()
+        if same or not self.programs.remembers_rows:
+            self.estimator = estimating.from_json(saved["estimator"], fresh)
         surplus = saved["surplus"] * same
         drawn = self.feed.again_all([row["prompt_id"] for row in surplus])
         self.surplus = [Row.from_json(row, d) for row, d in zip(surplus, drawn, strict=True)]

@@ -16,7 +16,7 @@ from g2rpo_jax.neuron.allowed import ALLOWED
 from g2rpo_jax.neuron.checks import Limits
 from g2rpo_jax.parallel.mesh import MeshConfig, make
 from g2rpo_jax.train import narrow, state
-from g2rpo_jax.train.programs import abstract
+from g2rpo_jax.train.programs import ROWS, abstract
 from tests.test_config import variant
 
 P, G, T, K = 8, 4, 6, 3
@@ -102,10 +102,14 @@ def test_every_estimator_is_clean(name):
         task_P=jax.ShapeDtypeStruct((P,), jnp.int32),
         components={"accuracy": f32(P, G), "format": f32(P, G)},
         length_PG=f32(P, G),
+        surprise_PG=f32(P, G),
+        logp_PG=f32(P, G),
+        row_P=jax.ShapeDtypeStruct((P,), jnp.int32),
         num_tasks=K,
+        num_rows=ROWS,
     )
     options = advantages.AdvantageConfig(name=name)
-    state = jax.eval_shape(lambda: advantages.init_state(options, K))
+    state = jax.eval_shape(lambda: advantages.init_state(options, K, ROWS))
     estimator = functools.partial(advantages.ESTIMATORS[name], options=options)
     clean([lint.check(estimator, group, state, program="advantage")])
 
