@@ -186,7 +186,7 @@ def calls_of_step(
     batch = config.batch
     rounds = batch.rollout_prompts / (batch.generate_prompts or batch.rollout_prompts)
     scored = batch.minibatches - 1  # the first one's ratio is 1: nothing to compute
-    scored += batch.minibatches * bool(config.objective.kl_coefficient)
+    scored += batch.minibatches * config.objective.needs_reference
     counts = {
         "copy": float(config.model.rollout_copy),
         "prefill": rounds,
@@ -236,7 +236,7 @@ def _arguments(call: programs.Call, update: programs.Call, made) -> dict[str, in
         "parameters": device_bytes(state.params) + device_bytes(frozen),
         "optimiser": device_bytes(state.opt_state),
     }
-    if made.config.objective.kl_coefficient:
+    if made.config.objective.needs_reference:
         held["reference"] = device_bytes(state.params)
     given = argument_bytes(call.args)
     if call.name in ("prefill", "decode") and made.copy is not None:

@@ -54,6 +54,8 @@ def _look(plan: Plan) -> tuple[str, str] | None:
     config = plan.config
     if not config.shaping.entropy_weight or config.batch.microbatches == 1:
         return None
+    if config.objective.looks:  # the pass is made for the loss as well
+        return None
     passes = {"none": 3, "products": 3.3, "full": 4}[config.model.remat]
     return (
         "`--config.shaping.entropy_weight=0`",

@@ -65,6 +65,7 @@ def update_numbers(sums: list[dict], tasks: tuple[str, ...]) -> dict[str, float]
         "rollout/gap_max": first["gap_max"],
     }
     tokens_K = total["task_tokens"]
+    numbers["policy/importance_cut_share"] = total["importance_cut"] / max(tokens_K.sum(), 1.0)
     for name, key in (("entropy", "entropy"), ("nll", "nll"), ("clip_share", "clipped")):
         value_K = total[f"task_{key}"]
         numbers[f"policy/{name}"] = value_K.sum() / max(tokens_K.sum(), 1.0)

@@ -38,7 +38,7 @@ class StepBatch:
       on_policy_P: bool; True where that policy is the one being updated (first update after
         sampling), so that the ratio is exactly 1 and `old_logp_PGT` is not read.
       sampler_logp_PGT: float32 log-probs that the rollout reported (for the gap metric).
-      ref_logp_PGT: float32 log-probs of the reference policy, or None without a KL term.
+      ref_logp_PGT: float32 log-probs of the reference policy, or None where nothing reads them.
       task_P: int32 index of the row's task.
       packing: of the rows, so that padding of responses does not pass through the layers; or None.
     """
@@ -136,27 +136,57 @@ def _entropy_sums(stats: TokenStats, batch: StepBatch, config: StepConfig):
     )
 
 
-def _loss(params, frozen, graphdef, batch: StepBatch, weight_PGT, entropy_sums, config: StepConfig):
-    """This part's share of the minibatch loss, and its metric sums."""
+def _tokens(stats: TokenStats, batch: StepBatch) -> objectives.Tokens:
+    logp_PGT = jnp.where(batch.mask_PGT, stats.logp_PGT, 0.0)
+    on_policy_P11 = batch.on_policy_P[:, None, None]
+    return objectives.Tokens(
+        logp_PGT=logp_PGT,
+        old_logp_PGT=jnp.where(on_policy_P11, jax.lax.stop_gradient(logp_PGT), batch.old_logp_PGT),
+        mask_PGT=batch.mask_PGT,
+        adv_PG=batch.adv_PG,
+        token_PGT=batch.response_PGT,
+        entropy_PGT=stats.entropy_PGT,
+        ref_logp_PGT=batch.ref_logp_PGT,
+    )
+
+
+def _look(stats: TokenStats, batch: StepBatch, config: StepConfig):
+    """What is nonlinear in the minibatch needs these sums over its rows before the gradient:
+    (the entropy envelope's, the objective's), None where nothing does."""
+    entropy = _entropy_sums(stats, batch, config) if config.entropy_weight else None
+    return entropy, objectives.look(config.objective, _tokens(stats, batch))
+
+
+def _loss(params, frozen, graphdef, batch: StepBatch, weight_PGT, seen, config: StepConfig):
+    """This part's share of the minibatch loss, and its metric sums.
+
+    `seen`: `_look` of the whole minibatch; None: these rows are the whole minibatch.
+    """
     where = batch.inputs, batch.response_PGT, batch.packing
     stats = response_stats(graphdef, params, frozen, *where, config)
     mask_PGT = batch.mask_PGT.astype(jnp.float32)
-    logp_PGT = jnp.where(batch.mask_PGT, stats.logp_PGT, 0.0)
     on_policy_P11 = batch.on_policy_P[:, None, None]
-    old_PGT = jnp.where(on_policy_P11, jax.lax.stop_gradient(logp_PGT), batch.old_logp_PGT)
-    token_PGT, clipped_PGT = objectives.token_losses(
-        config.objective, logp_PGT, old_PGT, batch.adv_PG
+    entropy_sums, objective_sums = _look(stats, batch, config) if seen is None else seen
+    tokens = dataclasses.replace(_tokens(stats, batch), seen=objective_sums)
+    logp_PGT = tokens.logp_PGT
+    token_PGT, clipped_PGT = objectives.token_losses(config.objective, tokens)
+    trust_PGT, cut_PGT = objectives.importance_weights(
+        config.objective,
+        jax.lax.stop_gradient(tokens.old_logp_PGT),
+        batch.sampler_logp_PGT,
+        batch.mask_PGT,
     )
-    loss = jnp.sum(weight_PGT * token_PGT)
+    loss = jnp.sum(weight_PGT * trust_PGT * token_PGT)
     kl = jnp.zeros(())
     if config.objective.kl_coefficient:
         kl_PGT = objectives.kl(config.objective.kl_estimator, logp_PGT, batch.ref_logp_PGT)
         kl = jnp.sum(weight_PGT * kl_PGT)
         loss = loss + config.objective.kl_coefficient * kl
     if config.entropy_weight:
-        sums = _entropy_sums(stats, batch, config) if entropy_sums is None else entropy_sums
         bands = jnp.asarray(config.entropy_low), jnp.asarray(config.entropy_high)
-        coefficient_P = shaping.token_coefficient(shaping.envelope(*sums, *bands), batch.task_P)
+        coefficient_P = shaping.token_coefficient(
+            shaping.envelope(*entropy_sums, *bands), batch.task_P
+        )
         term_PGT = shaping.entropy_term(config.entropy_estimator, logp_PGT, stats.entropy_PGT)
         penalty = jnp.sum(coefficient_P[:, None, None] * term_PGT * mask_PGT)
         loss = loss + config.entropy_weight * penalty
@@ -170,6 +200,7 @@ def _loss(params, frozen, graphdef, batch: StepBatch, weight_PGT, entropy_sums, 
         "task_entropy": by_task(stats.entropy_PGT * mask_PGT),
         "task_nll": by_task(-logp_PGT * mask_PGT),
         "task_clipped": by_task(clipped_PGT * mask_PGT),
+        "importance_cut": jnp.sum(cut_PGT * mask_PGT),
         "gap": jnp.sum(gap_PGT),
         "gap_tokens": jnp.sum(mask_PGT * on_policy_P11),
     }
@@ -200,19 +231,20 @@ def policy_step(
         )
         grads = wide(constrain.stored(grads))
     else:
-        entropy_sums = None
-        if config.entropy_weight:
-            # Which side of its band a task is on depends on all rows: one look before the gradient.
+        seen = None, None
+        if config.entropy_weight or config.objective.looks:
+            # Which side of its band a task is on, say, depends on all rows: one look before the
+            # gradient.
             def look(_, part):
                 where = part.inputs, part.response_PGT, part.packing
                 stats = response_stats(graphdef, state.params, frozen, *where, config)
-                return None, _entropy_sums(stats, part, config)
+                return None, _look(stats, part, config)
 
             _, per_part = over_parts(look, None, batch, config.microbatches)
-            entropy_sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), per_part)
+            seen = jax.tree.map(lambda x: jnp.sum(x, axis=0), per_part)
 
         def add(carry, part):
-            (_, aux), grads = grad_of(state.params, frozen, graphdef, *part, entropy_sums, config)
+            (_, aux), grads = grad_of(state.params, frozen, graphdef, *part, seen, config)
             return jax.tree.map(jnp.add, carry, wide(constrain.stored(grads))), aux
 
         # Accumulated where the parameters are stored: no device holds a whole gradient.

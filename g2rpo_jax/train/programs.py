@@ -261,7 +261,7 @@ class Programs:
             old_logp_PGT=each_PGT,
             on_policy_P=_shape((P,), bool),
             sampler_logp_PGT=each_PGT,
-            ref_logp_PGT=each_PGT if self.config.objective.kl_coefficient else None,
+            ref_logp_PGT=each_PGT if self.config.objective.needs_reference else None,
             task_P=_shape((P,), np.int32),
             packing=None if places is None else self.packing(P, places),
         )

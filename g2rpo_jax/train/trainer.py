@@ -107,7 +107,9 @@ class Trainer:
         self.gaps: collections.deque[float] = collections.deque(maxlen=GAP_STEPS)
         make = functools.partial(state.create, tx=self.programs.tx)
         placed = rules.shardings(self.programs.state, self.mesh)
-        self.reference = jax.tree.map(jnp.copy, params) if config.objective.kl_coefficient else None
+        self.reference = (
+            jax.tree.map(jnp.copy, params) if config.objective.needs_reference else None
+        )
         donate = (0,) if backend.donate else ()
         self.state = jax.jit(make, out_shardings=placed, donate_argnums=donate)(params)
 

@@ -135,19 +135,36 @@ def test_moments_and_parameters_rounded_by_chance_are_clean():
     clean([lint.check(update, params, jax.eval_shape(tx.init, params), count)])
 
 
-@pytest.mark.parametrize("name", objectives.OBJECTIVES)
-@pytest.mark.parametrize("aggregation", objectives.AGGREGATIONS)
-@pytest.mark.parametrize("estimator", objectives.KL_ESTIMATORS)
-def test_every_loss_is_clean(name, aggregation, estimator):
-    config = objectives.ObjectiveConfig(name=name, aggregation=aggregation)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({"name": name} for name in objectives.OBJECTIVES),
+        *({"name": "rec", "rec_mask": name} for name in ("all", "ring")),
+        *({"name": "rec", "rec_weight": name} for name in ("clipped_ratio", "advantage")),
+        *({"aggregation": name} for name in objectives.AGGREGATIONS),
+        *({"kl_estimator": name} for name in objectives.KL_ESTIMATORS),
+        *({"importance": name} for name in objectives.IMPORTANCE),
+        *(
+            {"importance": "masked", "importance_level": name}
+            for name in objectives.IMPORTANCE_LEVELS
+        ),
+    ],
+    ids=lambda fields: "-".join(fields.values()),
+)
+def test_every_loss_is_clean(fields):
+    config = objectives.ObjectiveConfig(**fields)
 
-    def loss(logp, old, adv, mask):
-        token, _ = objectives.token_losses(config, logp, old, adv)
-        token = token + objectives.kl(estimator, logp, old)
-        return jnp.sum(objectives.aggregation_weights(aggregation, mask) * token)
+    def loss(logp, old, adv, mask, token, entropy):
+        tokens = objectives.Tokens(logp, old, mask, adv, token, entropy, old)
+        tokens = dataclasses.replace(tokens, seen=objectives.look(config, tokens))
+        loss, _ = objectives.token_losses(config, tokens)
+        trust, _ = objectives.importance_weights(config, old, entropy, mask)
+        loss = loss * trust + objectives.kl(config.kl_estimator, logp, old)
+        return jnp.sum(objectives.aggregation_weights(config.aggregation, mask) * loss)
 
-    mask = jax.ShapeDtypeStruct((P, G, T), bool)
-    clean([lint.check(jax.grad(loss), f32(P, G, T), f32(P, G, T), f32(P, G), mask)])
+    each = f32(P, G, T)
+    mask, token = (jax.ShapeDtypeStruct(each.shape, kind) for kind in (bool, jnp.int32))
+    clean([lint.check(jax.grad(loss), each, each, f32(P, G), mask, token, each)])
 
 
 @pytest.mark.parametrize("name", shaping.ENTROPY_ESTIMATORS)

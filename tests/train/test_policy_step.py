@@ -71,6 +71,47 @@ def test_parameters_are_divided_as_the_rules_say():
     assert norm.sharding.is_fully_replicated
 
 
+@pytest.mark.parametrize(
+    "objective",
+    [
+        ObjectiveConfig(name="gspo", importance="truncated"),
+        ObjectiveConfig(name="gvpo"),
+        ObjectiveConfig(name="disco_logp", disco_beta=0.5),  # needs a look before its gradient
+    ],
+    ids=lambda objective: objective.name,
+)
+def test_micro_batches_change_no_loss_of_responses_or_groups(objective):
+    config = dataclasses.replace(CONFIG, objective=objective, entropy_weight=0.0)
+    start = jax.device_get(tiny.model()[1])
+    whole = step(config)
+    tiny.close(step(dataclasses.replace(config, microbatches=4)), whole)
+    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), whole[0].params, start)
+    assert max(jax.tree.leaves(moved)) > 1e-4
+
+
+def test_weights_of_the_sampler_gap_multiply_the_loss_and_are_counted():
+    """The trainer finds every token 1.5 times as likely as the sampler did: 1.5 times the step."""
+    graphdef, params = tiny.model()
+    mesh = make(MeshConfig(data=1), jax.devices()[:1])
+    batch = dataclasses.replace(tiny.batch(), on_policy_P=np.ones(8, bool))
+    score = compile_score(graphdef, CONFIG, mesh)
+    found_PGT = np.asarray(score(params, tiny.NOTHING, batch.inputs, batch.response_PGT))
+    batch = dataclasses.replace(batch, sampler_logp_PGT=found_PGT - np.float32(np.log(1.5)))
+    start = jax.device_get(params)
+
+    def moved(**fields):
+        objective = ObjectiveConfig(name="gpg", importance="truncated", **fields)
+        config = dataclasses.replace(CONFIG, objective=objective, entropy_weight=0.0)
+        new, sums = step(config, batch=batch)
+        return jax.tree.map(lambda a, b: a - b, new.params, start), sums["importance_cut"]
+
+    open_step, cut = moved()
+    assert cut == 0
+    bounded_step, cut = moved(importance_cap=1.25)
+    assert cut == batch.mask_PGT.sum()
+    tiny.close(open_step, jax.tree.map(lambda x: x * 1.2, bounded_step), rtol=1e-3, atol=1e-6)
+
+
 def test_filler_rows_are_inert(whole):
     batch = tiny.batch()
     wild = dataclasses.replace(
