@@ -37,7 +37,7 @@ class LengthStatistics:
         return self.right_KB.sum(axis=1)
 
 
-def length_edges(limit: int) -> Int[np.ndarray, " B+1"]:
+def length_edges(limit: int) -> Int[np.ndarray, " E"]:
     """Edges of bins over 0..limit tokens: bin b holds edges[b] <= L < edges[b + 1].
 
     One token each as far as that goes, then each some per cent wider than the one before.
@@ -48,7 +48,7 @@ def length_edges(limit: int) -> Int[np.ndarray, " B+1"]:
 
 def see_lengths(
     statistics: LengthStatistics,
-    edges: Int[np.ndarray, " B+1"],
+    edges: Int[np.ndarray, " E"],
     length_RG: Real[np.ndarray, "R G"],
     right_RG: Bool[np.ndarray, "R G"],
     task_R: Int[np.ndarray, " R"],
@@ -76,7 +76,7 @@ def see_lengths(
 
 def automatic_bands(
     statistics: LengthStatistics,
-    edges: Int[np.ndarray, " B+1"],
+    edges: Int[np.ndarray, " E"],
     limit_K: Real[np.ndarray, " K"],
     options: ShapingConfig,
 ) -> tuple[Float[np.ndarray, "K 4"], PerTask]:
@@ -159,7 +159,7 @@ def automatic_envelope(
 
 
 def _quantiles(
-    weight_KB: Float[np.ndarray, "K B"], edges: Int[np.ndarray, " B+1"], shares: tuple[float, ...]
+    weight_KB: Float[np.ndarray, "K B"], edges: Int[np.ndarray, " E"], shares: tuple[float, ...]
 ) -> Float[np.ndarray, "K Q"]:
     """Least lengths with at least these shares of the weight at or below them; within a bin of
     several lengths the weight is spread evenly. 0 without weight."""
