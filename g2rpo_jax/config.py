@@ -30,11 +30,16 @@ from g2rpo_jax.settings import (
     LogConfig,
     ModelConfig,
     OptimConfig,
-    ShapingConfig,
     TaskConfig,
     at_least,
     one_of,
     within,
+)
+from g2rpo_jax.shaping import (
+    ENTROPY_ESTIMATORS,
+    ENTROPY_FORMS,
+    LENGTH_FORMS,
+    ShapingConfig,
 )
 
 C = typing.TypeVar("C")
@@ -100,6 +105,9 @@ class RunConfig:
         tables.lookup(ESTIMATORS, self.advantage.name, kind="advantage estimator")
         tables.lookup(OBJECTIVES, self.objective.name, kind="objective.name")
         tables.lookup(AGGREGATIONS, self.objective.aggregation, kind="objective.aggregation")
+        tables.lookup(LENGTH_FORMS, self.shaping.length_form, kind="shaping.length_form")
+        tables.lookup(ENTROPY_FORMS, self.shaping.entropy_form, kind="shaping.entropy_form")
+        tables.lookup(ENTROPY_ESTIMATORS, self.shaping.entropy_estimator, kind="entropy estimator")
         asked = {"release": "thinking", "onethinker": "think"}.get(self.data.template)
         if asked not in (None, self.reward.think_tag):
             raise ValueError(

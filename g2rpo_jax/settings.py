@@ -7,7 +7,6 @@ import dataclasses
 import itertools
 
 from g2rpo_jax import tables
-from g2rpo_jax.shaping import ENTROPY_ESTIMATORS
 
 
 def at_least(field: str, value: float, minimum: float) -> None:
@@ -151,30 +150,6 @@ class FilterConfig:
         at_least("filter.max_age", self.max_age, 0)
         if not self.low < self.high:
             raise ValueError(f"filter.low={self.low} must be below filter.high={self.high}")
-
-
-@dataclasses.dataclass(frozen=True)
-class ShapingConfig:
-    """Task-level shaping (OpenVLThinkerV2 eqs. 9 and 10); the bands stand in `tasks`.
-
-    Attributes:
-      length_weight: share of the accuracy weight that goes to the length reward.
-      length_min_accuracy: responses less accurate than this get no length reward (0: all get it, as
-        in the paper; 1: only wholly right ones).
-      entropy_weight: weight of the entropy envelope in the loss.
-      entropy_estimator: exact, sampled (the release's; zero expected gradient on-policy), score.
-    """
-
-    length_weight: float = 0.1
-    length_min_accuracy: float = 0.0
-    entropy_weight: float = 0.02
-    entropy_estimator: str = "exact"
-
-    def __post_init__(self):
-        within("shaping.length_weight", self.length_weight, 0.0, 1.0)
-        within("shaping.length_min_accuracy", self.length_min_accuracy, 0.0, 1.0)
-        at_least("shaping.entropy_weight", self.entropy_weight, 0.0)
-        tables.lookup(ENTROPY_ESTIMATORS, self.entropy_estimator, kind="entropy estimator")
 
 
 @dataclasses.dataclass(frozen=True)

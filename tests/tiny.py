@@ -76,6 +76,10 @@ def prompts(count: int, seed: int = 0) -> list[Prompt]:
     return made
 
 
+# Entropy bounds of the tasks of `batch`: a new model lies above, inside and below.
+BOUNDS_K2 = np.array([(0.0, 0.1), (4.0, 9.0), (9.0, 10.0)], np.float32)
+
+
 def batch(P: int = 8, G: int = 4, T: int = 6, tasks: int = 3, seed: int = 0) -> StepBatch:
     """Random rows with responses of different lengths; the last row is filler."""
     rng = np.random.default_rng(seed)
@@ -97,6 +101,7 @@ def batch(P: int = 8, G: int = 4, T: int = 6, tasks: int = 3, seed: int = 0) -> 
         sampler_logp_PGT=old_PGT,
         ref_logp_PGT=None,
         task_P=task_P,
+        entropy_bounds_P2=BOUNDS_K2[task_P],
     )
 
 

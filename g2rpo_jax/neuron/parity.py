@@ -177,9 +177,7 @@ class Check:
     def _compiled(self, mesh: Mesh, params, frozen):
         """(TrainState, score, update, engine), once for each mesh."""
         if mesh not in self._made:
-            config = StepConfig(
-                objective=ObjectiveConfig(name="gpg"), entropy_low=(0.0,), entropy_high=(9.0,)
-            )
+            config = StepConfig(objective=ObjectiveConfig(name="gpg"))
             score = compile_score(self.graphdef, config, mesh)
             tx = optax.sgd(1.0)  # parameters move by their gradient
             with jax.default_device(mesh.local_devices[0]):

@@ -253,6 +253,8 @@ def _step(trainer: Trainer, step: int) -> tuple[dict[str, float], list[samples.F
         numbers["policy/lr"] = float(trainer.learning_rate(step))
         if config.batch.minibatches > 1:
             numbers["rollout/gap_trusted"] = trusted
+    numbers |= trainer.bounds.numbers()
+    trainer.bounds.see(got.sampled, sums)
     return numbers, samples.fates(got, adv_PG, config.filter)
 
 

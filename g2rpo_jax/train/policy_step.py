@@ -41,6 +41,8 @@ class StepBatch:
       ref_logp_PGT: float32 log-probs of the reference policy, or None where nothing reads them.
       task_P: int32 index of the row's task.
       packing: of the rows, so that padding of responses does not pass through the layers; or None.
+      entropy_bounds_P2: float32 (minimum, maximum) nats per token of the row's task; None where no
+        envelope asks for it.
     """
 
     inputs: object
@@ -53,6 +55,7 @@ class StepBatch:
     ref_logp_PGT: jax.Array | None
     task_P: jax.Array
     packing: Packing | None = None
+    entropy_bounds_P2: jax.Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +64,8 @@ class StepConfig:
 
     Attributes:
       objective: loss, aggregation, KL.
-      entropy_weight, entropy_estimator: the envelope of eq. 10.
-      entropy_low, entropy_high: its bounds per task, nats per token.
+      entropy_weight, entropy_estimator, entropy_form: the entropy term; see ShapingConfig.
+      tasks: how many there are.
       temperature: logits are divided by it, as in sampling.
       microbatches: equal parts whose gradients are added.
       remat, logprob_chunk: memory for time; see ModelConfig.
@@ -71,17 +74,12 @@ class StepConfig:
     objective: ObjectiveConfig = ObjectiveConfig()
     entropy_weight: float = 0.0
     entropy_estimator: str = "exact"
-    entropy_low: tuple[float, ...] = ()
-    entropy_high: tuple[float, ...] = ()
+    entropy_form: str = "envelope"
+    tasks: int = 1
     temperature: float = 1.0
     microbatches: int = 1
     remat: str = "none"
     logprob_chunk: int = 256
-
-    @property
-    def tasks(self) -> int:
-        """Number of tasks."""
-        return len(self.entropy_low)
 
 
 def response_stats(
@@ -183,10 +181,8 @@ def _loss(params, frozen, graphdef, batch: StepBatch, weight_PGT, seen, config: 
         kl = jnp.sum(weight_PGT * kl_PGT)
         loss = loss + config.objective.kl_coefficient * kl
     if config.entropy_weight:
-        bands = jnp.asarray(config.entropy_low), jnp.asarray(config.entropy_high)
-        coefficient_P = shaping.token_coefficient(
-            shaping.envelope(*entropy_sums, *bands), batch.task_P
-        )
+        where = batch.task_P, batch.entropy_bounds_P2
+        coefficient_P = shaping.entropy_coefficient(config.entropy_form, entropy_sums, *where)
         term_PGT = shaping.entropy_term(config.entropy_estimator, logp_PGT, stats.entropy_PGT)
         penalty = jnp.sum(coefficient_P[:, None, None] * term_PGT * mask_PGT)
         loss = loss + config.entropy_weight * penalty

@@ -54,7 +54,7 @@ class Programs:
       copy: (params, frozen) -> the weights that are sampled from; None without model.rollout_copy.
       engine, greedy: generation for training, and for evaluation (one greedy response).
       advantage: (advantages.Group, estimator state) -> (adv_PG, estimator state).
-      length_reward: (length_PG, task_P) -> eq. 9, [P, G].
+      length_reward: shaping.Lengths -> the length reward, [P, G].
       groups: what the estimator's `task_P` counts.
       rows: training rows that the estimator's `row_P` counts.
       remembers_rows: whether the estimator's state is kept by row.
@@ -96,13 +96,12 @@ class Programs:
         by_type = config.advantage_task == "problem_type"
         self.groups = (*TASKS, *TYPE_TASKS) if by_type else self.tasks
         _check_divisions(config, mesh)
-        low, high = zip(*(config.tasks[t].entropy for t in self.tasks), strict=True)
         step_config = StepConfig(
             objective=config.objective,
             entropy_weight=config.shaping.entropy_weight,
             entropy_estimator=config.shaping.entropy_estimator,
-            entropy_low=low,
-            entropy_high=high,
+            entropy_form=config.shaping.entropy_form,
+            tasks=len(self.tasks),
             temperature=config.sampling.temperature,
             microbatches=config.batch.microbatches,
             remat=config.model.remat,
@@ -136,8 +135,8 @@ class Programs:
         estimator = advantages.ESTIMATORS[config.advantage.name]
         self.remembers_rows = estimator.by_row
         self.advantage = jax.jit(functools.partial(estimator, options=config.advantage))
-        bands = shaping.length_bands([config.tasks[t].length for t in self.tasks])
-        self.length_reward = jax.jit(functools.partial(shaping.length_reward, bands=bands))
+        reward = functools.partial(shaping.length_reward, options=config.shaping)
+        self.length_reward = jax.jit(reward)
 
     def calls(self, tokens: int, patches: int) -> list[Call]:
         """All programs of a step, as they are called with rows of one bucket.
@@ -180,10 +179,17 @@ class Programs:
             num_rows=self.rows,
         )
         carried = jax.eval_shape(self.estimator_state)
-        drawn = _shape((config.batch.rollout_prompts, G), np.float32)
+        drawn = config.batch.rollout_prompts
+        lengths = shaping.Lengths(
+            length_PG=_shape((drawn, G), np.float32),
+            accuracy_PG=_shape((drawn, G), np.float32),
+            band_P4=_shape((drawn, 4), np.float32),
+            limit_P=_shape((drawn,), np.float32),
+            step=_shape((), np.float32),
+        )
         found += [
             Call("advantage", self.advantage, (group, carried)),
-            Call("length_reward", self.length_reward, (drawn, _shape(drawn.shape[:1], np.int32))),
+            Call("length_reward", self.length_reward, (lengths,)),
         ]
         if config.eval.every:
             found += self._generation("greedy_", self.greedy, weights, tokens, patches)
@@ -264,6 +270,7 @@ class Programs:
             ref_logp_PGT=each_PGT if self.config.objective.needs_reference else None,
             task_P=_shape((P,), np.int32),
             packing=None if places is None else self.packing(P, places),
+            entropy_bounds_P2=_shape((P, 2), np.float32),
         )
 
 

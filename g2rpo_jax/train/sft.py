@@ -156,8 +156,6 @@ def run(config: SftConfig) -> dict:
     train = jax.device_put(train, rules.shardings(train, mesh))
     step_config = StepConfig(
         objective=NLL,
-        entropy_low=(0.0,),
-        entropy_high=(0.0,),
         microbatches=config.microbatches,
     )
     update = compile_step(graphdef, tx, step_config, mesh, train, frozen, donate=True)

@@ -26,6 +26,7 @@ from g2rpo_jax.rewards import Item, Score, Scorer, TaskReward
 from g2rpo_jax.rollout.encoder import Encoder
 from g2rpo_jax.rollout.engine import Rollout, join
 from g2rpo_jax.train import estimating, state
+from g2rpo_jax.train.bounds import Bounds
 from g2rpo_jax.train.clock import Clock
 from g2rpo_jax.train.feed import Drawn, Feed, held_out
 from g2rpo_jax.train.packs import Packs
@@ -100,6 +101,7 @@ class Trainer:
         self.limits = {k: t.max_tokens or config.max_tokens for k, t in config.tasks.items()}
         asked = {name: TaskReward(t.reward, t.format_weight) for name, t in config.tasks.items()}
         self.scorer = Scorer(config.reward, asked)
+        self.bounds = Bounds(config)
         self.packs = Packs(config, self.mesh, self.group)
         self.surplus: list[Row] = []
         self.scoring_s = 0.0
@@ -173,12 +175,10 @@ class Trainer:
         config, G = self.config, self.config.responses
         asked = [config.tasks[d.example.task] for d in drawn]
         task_P = np.array([self.tasks.index(d.example.task) for d in drawn], np.int32)
-        fit_PG = jax.device_get(
-            self.programs.length_reward(out.length_PG.astype(np.float32), task_P)
-        )
         found = [[scored[p, g] for g in range(G)] for p in range(len(drawn))]
         accuracy_PG = np.array([[score.accuracy for _, score in each] for each in found])
-        fit_PG = np.where(accuracy_PG >= config.shaping.length_min_accuracy, fit_PG, 0.0)
+        lengths = self.bounds.lengths(out.length_PG, accuracy_PG, task_P, step)
+        fit_PG = jax.device_get(self.programs.length_reward(lengths))
         common = config.shaping.length_weight
         weights = [common if t.length_weight is None else t.length_weight for t in asked]
         return [
@@ -323,6 +323,9 @@ class Trainer:
         order_P = self.packs.even(stack(own, "length_G", P, like))
         places, own = [places[p] for p in order_P], [own[p] for p in order_P]
         fresh_P = np.array([row is None or row.born == step for row in own])
+        task_P = np.array(
+            [-1 if r is None else self.tasks.index(r.example.task) for r in own], np.int32
+        )
         columns = {
             "inputs": self.encoder.pack([self._prompt(r) for r in own], P, self.model_config),
             "response_PGT": stack(own, "token_GT", P, like),
@@ -334,9 +337,8 @@ class Trainer:
             "on_policy_P": fresh_P,
             "sampler_logp_PGT": stack(own, "logp_GT", P, like),
             "ref_logp_PGT": None,
-            "task_P": np.array(
-                [-1 if r is None else self.tasks.index(r.example.task) for r in own], np.int32
-            ),
+            "task_P": task_P,
+            "entropy_bounds_P2": self.bounds.entropy_K2[task_P],
         }
         next_P = columns["inputs"].next_position_P
         packed = self.packs.layouts(columns["response_PGT"], columns["mask_PGT"], next_P)
@@ -401,6 +403,7 @@ class Trainer:
         """What a resumed run needs beside the device arrays, as JSON."""
         return {
             "estimator": estimating.to_json(self.estimator, self.programs.estimator_state()),
+            "bounds": self.bounds.to_json(),
             "gaps": list(self.gaps),
             "position": self.feed.position,
             "order": self.stream.fingerprint,
@@ -412,7 +415,8 @@ class Trainer:
 
     def restore_host(self, saved: dict) -> None:
         """Puts the estimator's state, data position, surplus rows and counts back."""
-        self.gaps.extend(saved.get("gaps", []))  # older checkpoints have none
+        self.bounds.restore(saved.get("bounds", {}))  # older checkpoints have none, nor gaps
+        self.gaps.extend(saved.get("gaps", []))
         same = saved["order"] == self.stream.fingerprint
         if not same:  # at the places of surplus rows stand others now
             logging.warning(

@@ -167,18 +167,26 @@ def test_every_loss_is_clean(fields):
     clean([lint.check(jax.grad(loss), each, each, f32(P, G), mask, token, each)])
 
 
+@pytest.mark.parametrize("form", shaping.ENTROPY_FORMS)
 @pytest.mark.parametrize("name", shaping.ENTROPY_ESTIMATORS)
-def test_every_entropy_estimator_is_clean(name):
-    bands = jnp.zeros(K), jnp.ones(K)
-
-    def penalty(logp, entropy, mask, task_P):
+def test_every_entropy_term_is_clean(name, form):
+    def penalty(logp, entropy, mask, task_P, bounds_P2):
         sums = shaping.entropy_sums(entropy, mask, task_P, K)
-        weight_P = shaping.token_coefficient(shaping.envelope(*sums, *bands), task_P)
+        weight_P = shaping.entropy_coefficient(form, sums, task_P, bounds_P2)
         return jnp.sum(weight_P[:, None, None] * shaping.entropy_term(name, logp, entropy))
 
     args = (f32(P, G, T), f32(P, G, T), jax.ShapeDtypeStruct((P, G, T), bool))
     task_P = jax.ShapeDtypeStruct((P,), jnp.int32)
-    clean([lint.check(jax.grad(penalty, (0, 1)), *args, task_P)])
+    clean([lint.check(jax.grad(penalty, (0, 1)), *args, task_P, f32(P, 2))])
+
+
+@pytest.mark.parametrize("form", shaping.LENGTH_FORMS)
+def test_every_length_reward_is_clean(form):
+    reward = functools.partial(
+        shaping.length_reward, options=shaping.ShapingConfig(length_form=form)
+    )
+    lengths = shaping.Lengths(f32(P, G), f32(P, G), f32(P, 4), f32(P), f32())
+    clean([lint.check(reward, lengths)])
 
 
 def test_the_exact_gelu_has_no_erf_left_when_a_compiler_sees_it():

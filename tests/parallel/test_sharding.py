@@ -24,8 +24,7 @@ G, T = 4, 6
 TX = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(3e-3, eps=1e-4))
 STEP = StepConfig(
     entropy_weight=0.5,
-    entropy_low=(0.0, 4.0, 9.0),
-    entropy_high=(0.1, 9.0, 10.0),
+    tasks=3,
     remat="full",
     logprob_chunk=5,
 )

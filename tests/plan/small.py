@@ -4,7 +4,8 @@ from g2rpo_jax.config import RunConfig
 from g2rpo_jax.models.qwen3_vl import Qwen3VLConfig
 from g2rpo_jax.models.qwen3_vl.config import TextConfig, VisionConfig
 from g2rpo_jax.parallel.mesh import MeshConfig
-from g2rpo_jax.settings import BatchConfig, EvalConfig, ModelConfig, ShapingConfig
+from g2rpo_jax.settings import BatchConfig, EvalConfig, ModelConfig
+from g2rpo_jax.shaping import ShapingConfig
 
 SHAPE = Qwen3VLConfig(
     text=TextConfig(

@@ -55,6 +55,9 @@ FLAGS = {
     "config.advantage.name": "ema_grpo",
     "config.shaping.entropy_weight": 0.01,
     "config.shaping.length_weight": 0.1,
+    "config.shaping.length": "auto",
+    "config.shaping.entropy": "auto",
+    "config.shaping.auto_steps": 2,
     "config.optim.lr": 1e-2,
 }
 

@@ -22,8 +22,7 @@ SGD = optax.chain(optax.clip_by_global_norm(1e6), optax.sgd(0.1))
 CONFIG = StepConfig(
     objective=ObjectiveConfig(aggregation="token_mean"),
     entropy_weight=0.5,
-    entropy_low=(0.0, 4.0, 9.0),  # above, about inside, below: all three signs occur
-    entropy_high=(0.1, 9.0, 10.0),
+    tasks=3,
     logprob_chunk=5,
 )
 

@@ -55,6 +55,7 @@ def columns(bound, gaps, kl=0.0):
     trainer.mesh = meshes.make(meshes.MeshConfig(), jax.devices()[:2])
     inputs = layout.empty(tiny.CONFIG, P, 4, 0)
     trainer.encoder = types.SimpleNamespace(pack=lambda *_: inputs, packed=collections.Counter())
+    trainer.bounds = types.SimpleNamespace(entropy_K2=np.zeros((1, 2), np.float32))
     trainer.packs = Packs(trainer.config, trainer.mesh, Group())
     trainer.model_config, trainer.tasks, trainer.frozen = None, ("a",), None
     trainer.state = types.SimpleNamespace(params="now")

@@ -1,7 +1,5 @@
-"""Length trapezoid and entropy envelope: closed forms, enumerated policies, micro-batches."""
+"""Entropy terms: closed forms, enumerated policies, micro-batches."""
 
-import hypothesis as hyp
-import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,86 +7,11 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from g2rpo_jax import shaping
-from g2rpo_jax.shaping import ENTROPY_ESTIMATORS
+from g2rpo_jax.shaping import ENTROPY_ESTIMATORS, ENTROPY_FORMS
 
 LOW_K = np.array([0.2, 0.5, 0.2], np.float32)
 HIGH_K = np.array([0.6, 0.9, 0.6], np.float32)
-
-
-def one_band(corners, lengths):
-    bands = shaping.length_bands([corners])
-    return shaping.length_reward(np.array([lengths]), np.zeros(1, np.int32), bands)[0]
-
-
-# Eq. 9
-
-
-def test_trapezoid_has_its_corners_and_slopes():
-    reward = one_band((100, 200, 300, 500), [99, 100, 150, 200, 250, 300, 350, 500, 501])
-    assert_allclose(reward, [0, 0, 0.5, 1, 1, 1, 0.75, 0, 0], atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "corners, lengths, expected",
-    [
-        ((100, 100, 300, 500), [99, 100, 101], [0, 1, 1]),  # rising side is a step
-        ((100, 200, 300, 300), [299, 300, 301], [1, 1, 0]),  # falling side is a step
-        ((0, 0, 50, 100), [0, 50, 75], [1, 1, 0.5]),
-        ((7, 7, 7, 7), [6, 7, 8], [0, 1, 0]),
-        ((5, 10, 10, 15), [5, 9, 10, 11, 15], [0, 0.8, 1, 0.8, 0]),  # a triangle
-        (None, [0, 1, 10**6], [0, 0, 0]),  # a task without a length reward
-    ],
-)
-def test_degenerate_sides(corners, lengths, expected):
-    assert_allclose(one_band(corners, lengths), expected, atol=1e-6)
-
-
-LENGTH_REWARD = jax.jit(shaping.length_reward)
-LENGTH_GRADIENT = jax.jit(
-    jax.grad(lambda *args: jnp.sum(shaping.length_reward(*args)), argnums=(0, 2))
-)
-band_corners = st.lists(st.integers(0, 40), min_size=4, max_size=4).map(sorted)
-
-
-@hyp.given(band_corners, st.lists(st.integers(0, 45), min_size=4, max_size=4))
-def test_length_reward_follows_the_closed_form_with_finite_gradients(corners, lengths):
-    low_end, low, high, high_end = corners
-
-    def expected(length):
-        if not low_end <= length <= high_end:
-            return 0.0
-        if length < low:
-            return (length - low_end) / (low - low_end)
-        if length > high:
-            return (high_end - length) / (high_end - high)
-        return 1.0
-
-    bands = shaping.length_bands([corners])
-    task_P = np.zeros(1, np.int32)
-    length_PG = jnp.asarray([lengths], jnp.float32)
-    reward = LENGTH_REWARD(length_PG, task_P, bands)
-    assert_allclose(reward[0], [expected(length) for length in lengths], atol=1e-6)
-    for grad in jax.tree.leaves(LENGTH_GRADIENT(length_PG, task_P, bands)):
-        assert np.all(np.isfinite(grad))
-
-
-def test_each_prompt_uses_its_own_task_and_an_absent_task_earns_nothing():
-    bands = shaping.length_bands([(0, 0, 10, 20), (100, 100, 200, 200)])
-    reward = shaping.length_reward(
-        np.array([[5, 150]] * 4), np.array([0, 1, -1, 2], np.int32), bands
-    )
-    assert_array_equal(reward, [[1, 0], [0, 1], [0, 0], [0, 0]])
-
-
-@pytest.mark.parametrize(
-    "corners", [(5, 4, 6, 7), (1, 2, 3), (-1, 0, 1, 2), (0, 1, 2, float("nan")), (3, 2, 1, 0)]
-)
-def test_a_bad_band_names_its_task(corners):
-    with pytest.raises(ValueError, match="length band of task 1 is"):
-        shaping.length_bands([(0, 1, 2, 3), corners])
-
-
-# Eq. 10
+BOUNDS_K2 = np.stack([LOW_K, HIGH_K], axis=1)
 
 
 def categorical(seed=0, size=6):
@@ -150,33 +73,57 @@ def token_batch(seed=0):
     return entropy_PGT, mask_PGT, np.array([0, 1, 0, -1, 1, 0], np.int32)
 
 
+def whole_coefficient(entropy_PGT, mask_PGT, task_P, form="envelope"):
+    """What multiplies each prompt's terms, from one whole batch."""
+    sums = shaping.entropy_sums(entropy_PGT, mask_PGT, task_P, len(BOUNDS_K2))
+    return shaping.entropy_coefficient(form, sums, task_P, BOUNDS_K2[task_P])
+
+
 def test_entropy_is_the_mean_over_the_tasks_tokens_of_the_whole_batch():
     entropy_PGT, mask_PGT, task_P = token_batch()
     poisoned = np.where(mask_PGT, entropy_PGT, np.nan)
-    bounds = shaping.envelope(*shaping.entropy_sums(poisoned, mask_PGT, task_P, 3), LOW_K, HIGH_K)
+    sum_K, count_K = shaping.entropy_sums(poisoned, mask_PGT, task_P, 3)
     for task in range(2):
         tokens = entropy_PGT[task_P == task][mask_PGT[task_P == task]].astype(np.float64)
-        mean = tokens.mean()
-        assert_allclose(bounds.mean_K[task], mean, rtol=1e-6)
-        excess = max(0, mean - HIGH_K[task]) + max(0, LOW_K[task] - mean)
-        assert_allclose(bounds.excess_K[task], excess, rtol=1e-5)
-    assert_array_equal(bounds.sign_K, [1, -1, 0])
-    # The release adds weight * low for a task that is not there; here it adds nothing.
-    assert bounds.excess_K[2] == 0 and bounds.mean_K[2] == 0 and bounds.count_K[2] == 0
+        assert_allclose(sum_K[task] / count_K[task], tokens.mean(), rtol=1e-6)
+    assert sum_K[2] == 0 and count_K[2] == 0
+    coefficient_P = whole_coefficient(poisoned, mask_PGT, task_P)
+    # Task 0 lies above its band, 1 below; nothing of the prompt without a task.
+    expected_P = np.where(task_P == 0, 1, np.where(task_P == 1, -1, 0)) / np.maximum(
+        np.asarray(count_K)[task_P], 1
+    )
+    assert_allclose(coefficient_P, expected_P, rtol=1e-6)
 
 
 @pytest.mark.parametrize("mean, sign", [(0.1, -1), (0.2, 0), (0.4, 0), (0.6, 0), (0.7, 1)])
 def test_sign_of_the_envelope(mean, sign):
-    band = jnp.float32(0.2)[None], jnp.float32(0.6)[None]
-    # A count of 1 keeps the mean exact: the bounds themselves are inside.
-    assert shaping.envelope(jnp.float32(mean)[None], jnp.ones(1), *band).sign_K[0] == sign
-    assert shaping.envelope(jnp.float32(mean)[None], jnp.zeros(1), *band).sign_K[0] == 0
+    def coefficient(count):
+        # A count of 1 keeps the mean exact: the bounds themselves are inside.
+        sums = jnp.float32(mean)[None], jnp.float32(count)[None]
+        bounds_P2 = np.array([[0.2, 0.6]], np.float32)
+        return shaping.entropy_coefficient("envelope", sums, np.zeros(1, np.int32), bounds_P2)[0]
+
+    assert coefficient(1) == sign
+    assert coefficient(0) == 0  # the release adds weight * low for a task that is not there
 
 
-def whole_coefficient(entropy_PGT, mask_PGT, task_P, low_K, high_K):
-    """What multiplies each prompt's terms, from one whole batch."""
-    sums = shaping.entropy_sums(entropy_PGT, mask_PGT, task_P, low_K.shape[0])
-    return shaping.token_coefficient(shaping.envelope(*sums, low_K, high_K), task_P)
+def test_the_bonus_is_the_mean_over_all_tokens_whatever_the_bounds():
+    entropy_PGT, mask_PGT, task_P = token_batch()
+    mask_PGT = mask_PGT & (task_P >= 0)[:, None, None]
+    coefficient_P = whole_coefficient(entropy_PGT, mask_PGT, task_P, "bonus")
+    penalty = np.sum(np.asarray(coefficient_P)[:, None, None] * entropy_PGT * mask_PGT)
+    assert_allclose(penalty, -entropy_PGT[mask_PGT].astype(np.float64).mean(), rtol=1e-6)
+    nothing = np.zeros_like(mask_PGT)
+    assert_array_equal(whole_coefficient(entropy_PGT, nothing, task_P, "bonus"), np.zeros(6))
+
+
+def test_an_unknown_form_and_an_envelope_without_bounds_are_refused():
+    sums, task_P = (jnp.ones(3), jnp.ones(3)), np.zeros(2, np.int32)
+    with pytest.raises(ValueError, match="did you mean 'bonus'"):
+        shaping.entropy_coefficient("bonos", sums, task_P, None)
+    with pytest.raises(ValueError, match="needs the bounds of every prompt's task"):
+        shaping.entropy_coefficient("envelope", sums, task_P, None)
+    assert shaping.entropy_coefficient("bonus", sums, task_P, None).shape == (2,)
 
 
 def logits_batch(seed=3, V=4):
@@ -193,23 +140,23 @@ def terms(estimator, logits_PGTV, token_PGT):
     return shaping.entropy_term(estimator, logp_PGT, entropy_PGT)
 
 
+@pytest.mark.parametrize("form", sorted(ENTROPY_FORMS))
 @pytest.mark.parametrize("estimator", sorted(ENTROPY_ESTIMATORS))
-def test_cutting_into_micro_batches_gives_the_identical_penalty_gradient(estimator):
+def test_cutting_into_micro_batches_gives_the_identical_penalty_gradient(estimator, form):
     logits, token, mask, task_P = logits_batch()
 
     def penalty(logits, coefficient_P, rows):
         term = terms(estimator, logits[rows], token[rows])
         return 0.02 * jnp.sum(coefficient_P[rows][:, None, None] * term * mask[rows])
 
-    whole_P = whole_coefficient(terms(estimator, logits, token), mask, task_P, LOW_K, HIGH_K)
+    whole_P = whole_coefficient(terms(estimator, logits, token), mask, task_P, form)
     cuts = [slice(0, 3), slice(3, 6)]
     sums = [
         shaping.entropy_sums(terms(estimator, logits[c], token[c]), mask[c], task_P[c], 3)
         for c in cuts
     ]
-    sum_K, count_K = (sum(parts) for parts in zip(*sums, strict=True))
-    bounds = shaping.envelope(sum_K, count_K, LOW_K, HIGH_K)
-    pieces_P = shaping.token_coefficient(bounds, task_P)
+    sums = tuple(sum(parts) for parts in zip(*sums, strict=True))
+    pieces_P = shaping.entropy_coefficient(form, sums, task_P, BOUNDS_K2[task_P])
     assert_array_equal(whole_P, pieces_P)
     assert np.any(whole_P != 0)
     pieces = sum(jax.grad(penalty)(logits, pieces_P, c) for c in cuts)
@@ -229,16 +176,17 @@ def test_the_linear_penalty_has_the_gradient_of_equation_10(estimator):
             total += jnp.maximum(0, mean - HIGH_K[task]) + jnp.maximum(0, LOW_K[task] - mean)
         return total
 
-    coefficient_P = whole_coefficient(terms(estimator, logits, token), mask, task_P, LOW_K, HIGH_K)
+    coefficient_P = whole_coefficient(terms(estimator, logits, token), mask, task_P)
     linear = lambda logits: jnp.sum(  # noqa: E731
         coefficient_P[:, None, None] * terms(estimator, logits, token) * mask
     )
     assert_allclose(jax.grad(linear)(logits), jax.grad(equation_10)(logits), atol=1e-7)
 
 
-def test_bounds_carry_no_gradient():
+@pytest.mark.parametrize("form", sorted(ENTROPY_FORMS))
+def test_coefficients_carry_no_gradient(form):
     entropy_PGT, mask_PGT, task_P = token_batch()
-    grad = jax.grad(lambda x: jnp.sum(whole_coefficient(x, mask_PGT, task_P, LOW_K, HIGH_K)))(
+    grad = jax.grad(lambda x: jnp.sum(whole_coefficient(x, mask_PGT, task_P, form)))(
         jnp.asarray(entropy_PGT)
     )
     assert_array_equal(grad, np.zeros(entropy_PGT.shape))
