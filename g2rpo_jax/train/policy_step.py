@@ -176,6 +176,55 @@ def _loss(params, frozen, graphdef, batch: StepBatch, weight_PGT, entropy_sums, 
     return loss, (jax.lax.stop_gradient(sums), jnp.max(jax.lax.stop_gradient(gap_PGT)))
 
 
+def gradient(graphdef, config: StepConfig, params, frozen, batch: StepBatch, task=None):
+    """The gradient of a minibatch's loss, or what one task's rows have in it.
+
+    Weights and entropy bounds are those of the whole minibatch, so the parts of all tasks add up
+    to the whole.
+
+    Args:
+      graphdef, config, params, frozen, batch: as in `policy_step`.
+      task: int32 scalar, index of the task; None, or negative: all rows.
+    Returns:
+      (tree like params, float32 at least, divided as parameters are stored; metric sums).
+    """
+    weight_PGT = objectives.aggregation_weights(
+        config.objective.aggregation, batch.mask_PGT, config.objective.fixed_length
+    )
+    if task is not None:
+        kept_P = (batch.task_P == task) | (task < 0)
+        weight_PGT = jnp.where(kept_P[:, None, None], weight_PGT, 0.0)
+        # A task's entropy bounds depend on its own rows alone; without a task a row has none.
+        batch = dataclasses.replace(batch, task_P=jnp.where(kept_P, batch.task_P, -1))
+    grad_of = jax.value_and_grad(_loss, has_aux=True)
+    if config.microbatches == 1:
+        (_, (sums, gap_max)), grads = grad_of(
+            params, frozen, graphdef, batch, weight_PGT, None, config
+        )
+        grads = wide(constrain.stored(grads))
+    else:
+        entropy_sums = None
+        if config.entropy_weight:
+            # Which side of its band a task is on depends on all rows: one look before the gradient.
+            def look(_, part):
+                where = part.inputs, part.response_PGT, part.packing
+                stats = response_stats(graphdef, params, frozen, *where, config)
+                return None, _entropy_sums(stats, part, config)
+
+            _, per_part = over_parts(look, None, batch, config.microbatches)
+            entropy_sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), per_part)
+
+        def add(carry, part):
+            (_, aux), grads = grad_of(params, frozen, graphdef, *part, entropy_sums, config)
+            return jax.tree.map(jnp.add, carry, wide(constrain.stored(grads))), aux
+
+        # Accumulated where the parameters are stored: no device holds a whole gradient.
+        zeros = constrain.stored(wide(jax.tree.map(jnp.zeros_like, params)))
+        grads, (sums, gap_max) = over_parts(add, zeros, (batch, weight_PGT), config.microbatches)
+        sums, gap_max = jax.tree.map(lambda x: jnp.sum(x, axis=0), sums), jnp.max(gap_max)
+    return grads, sums | {"gap_max": gap_max}
+
+
 def policy_step(
     graphdef, tx: optax.GradientTransformation, config: StepConfig, state: TrainState, frozen, batch
 ):
@@ -190,35 +239,7 @@ def policy_step(
       (TrainState, dict of float32 sums and counts; see `metrics.step_metrics`). An update whose
       gradient norm is not finite leaves parameters and optimiser state as they were.
     """
-    weight_PGT = objectives.aggregation_weights(
-        config.objective.aggregation, batch.mask_PGT, config.objective.fixed_length
-    )
-    grad_of = jax.value_and_grad(_loss, has_aux=True)
-    if config.microbatches == 1:
-        (_, (sums, gap_max)), grads = grad_of(
-            state.params, frozen, graphdef, batch, weight_PGT, None, config
-        )
-        grads = wide(constrain.stored(grads))
-    else:
-        entropy_sums = None
-        if config.entropy_weight:
-            # Which side of its band a task is on depends on all rows: one look before the gradient.
-            def look(_, part):
-                where = part.inputs, part.response_PGT, part.packing
-                stats = response_stats(graphdef, state.params, frozen, *where, config)
-                return None, _entropy_sums(stats, part, config)
-
-            _, per_part = over_parts(look, None, batch, config.microbatches)
-            entropy_sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), per_part)
-
-        def add(carry, part):
-            (_, aux), grads = grad_of(state.params, frozen, graphdef, *part, entropy_sums, config)
-            return jax.tree.map(jnp.add, carry, wide(constrain.stored(grads))), aux
-
-        # Accumulated where the parameters are stored: no device holds a whole gradient.
-        zeros = constrain.stored(wide(jax.tree.map(jnp.zeros_like, state.params)))
-        grads, (sums, gap_max) = over_parts(add, zeros, (batch, weight_PGT), config.microbatches)
-        sums, gap_max = jax.tree.map(lambda x: jnp.sum(x, axis=0), sums), jnp.max(gap_max)
+    grads, sums = gradient(graphdef, config, state.params, frozen, batch)
     norm = optax.tree.norm(grads)
     ok = norm < FINITE
     # Zeros in place of a broken gradient keep NaN out of the untaken branch as well.
@@ -232,7 +253,7 @@ def policy_step(
         state.update + 1,
         state.skipped + jnp.where(ok, 0, 1),
     )
-    sums |= {"gradient_norm": norm, "gap_max": gap_max, "skipped": new.skipped}
+    sums |= {"gradient_norm": norm, "skipped": new.skipped}
     return new, sums
 
 
