@@ -77,7 +77,8 @@ def compile_ledger(graphdef, config: StepConfig, mesh: Mesh, params, frozen) -> 
     """
 
     def part(params, frozen, batch, task):
-        return gradient(graphdef, config, params, frozen, batch, task)[0]
+        batch = dataclasses.replace(batch, kept_P=(batch.task_P == task) | (task == ALL))
+        return gradient(graphdef, config, params, frozen, batch)[0]
 
     placed, whole = rules.shardings(params, mesh), replicated(mesh)
     return Ledger(

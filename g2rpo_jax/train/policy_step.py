@@ -41,6 +41,9 @@ class StepBatch:
       ref_logp_PGT: float32 log-probs of the reference policy, or None without a KL term.
       task_P: int32 index of the row's task.
       packing: of the rows, so that padding of responses does not pass through the layers; or None.
+      kept_P: bool; rows whose terms are summed. What is decided by the minibatch as a whole (weights,
+        the envelope's sums) is still that of all rows, so that gradients of parts add up to the
+        whole one. None: all.
     """
 
     inputs: object
@@ -53,6 +56,7 @@ class StepBatch:
     ref_logp_PGT: jax.Array | None
     task_P: jax.Array
     packing: Packing | None = None
+    kept_P: jax.Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +162,8 @@ def _loss(params, frozen, graphdef, batch: StepBatch, weight_PGT, entropy_sums, 
         bands = jnp.asarray(config.entropy_low), jnp.asarray(config.entropy_high)
         coefficient_P = shaping.token_coefficient(shaping.envelope(*sums, *bands), batch.task_P)
         term_PGT = shaping.entropy_term(config.entropy_estimator, logp_PGT, stats.entropy_PGT)
+        if batch.kept_P is not None:
+            coefficient_P = jnp.where(batch.kept_P, coefficient_P, 0.0)
         penalty = jnp.sum(coefficient_P[:, None, None] * term_PGT * mask_PGT)
         loss = loss + config.entropy_weight * penalty
     gap_PGT = jnp.abs(jax.lax.stop_gradient(logp_PGT) - batch.sampler_logp_PGT)
@@ -176,26 +182,18 @@ def _loss(params, frozen, graphdef, batch: StepBatch, weight_PGT, entropy_sums, 
     return loss, (jax.lax.stop_gradient(sums), jnp.max(jax.lax.stop_gradient(gap_PGT)))
 
 
-def gradient(graphdef, config: StepConfig, params, frozen, batch: StepBatch, task=None):
-    """The gradient of a minibatch's loss, or what one task's rows have in it.
+def gradient(graphdef, config: StepConfig, params, frozen, batch: StepBatch):
+    """The gradient of a minibatch's loss, or of what `batch.kept_P` leaves of it.
 
-    Weights and entropy bounds are those of the whole minibatch, so the parts of all tasks add up
-    to the whole.
-
-    Args:
-      graphdef, config, params, frozen, batch: as in `policy_step`.
-      task: int32 scalar, index of the task; None, or negative: all rows.
+    Args: as in `policy_step`.
     Returns:
       (tree like params, float32 at least, divided as parameters are stored; metric sums).
     """
     weight_PGT = objectives.aggregation_weights(
         config.objective.aggregation, batch.mask_PGT, config.objective.fixed_length
     )
-    if task is not None:
-        kept_P = (batch.task_P == task) | (task < 0)
-        weight_PGT = jnp.where(kept_P[:, None, None], weight_PGT, 0.0)
-        # A task's entropy bounds depend on its own rows alone; without a task a row has none.
-        batch = dataclasses.replace(batch, task_P=jnp.where(kept_P, batch.task_P, -1))
+    if batch.kept_P is not None:
+        weight_PGT = jnp.where(batch.kept_P[:, None, None], weight_PGT, 0.0)
     grad_of = jax.value_and_grad(_loss, has_aux=True)
     if config.microbatches == 1:
         (_, (sums, gap_max)), grads = grad_of(
