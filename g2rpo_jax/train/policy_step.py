@@ -41,9 +41,9 @@ class StepBatch:
       ref_logp_PGT: float32 log-probs of the reference policy, or None without a KL term.
       task_P: int32 index of the row's task.
       packing: of the rows, so that padding of responses does not pass through the layers; or None.
-      kept_P: bool; rows whose terms are summed. What is decided by the minibatch as a whole (weights,
-        the envelope's sums) is still that of all rows, so that gradients of parts add up to the
-        whole one. None: all.
+      kept_P: bool; rows whose terms are summed. What the minibatch as a whole decides (weights, the
+        envelope's sums) stays that of all rows, so that gradients of parts add up to the whole
+        one. None: all.
     """
 
     inputs: object
