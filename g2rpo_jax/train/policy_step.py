@@ -40,10 +40,10 @@ class StepBatch:
       sampler_logp_PGT: float32 log-probs that the rollout reported (for the gap metric).
       ref_logp_PGT: float32 log-probs of the reference policy, or None without a KL term.
       task_P: int32 index of the row's task.
-      packing: of the rows, so that padding of responses does not pass through the layers; or None.
       kept_P: bool; rows whose terms are summed. What the minibatch as a whole decides (weights, the
         envelope's sums) stays that of all rows, so that gradients of parts add up to the whole
         one. None: all.
+      packing: of the rows, so that padding of responses does not pass through the layers; or None.
     """
 
     inputs: object
@@ -55,8 +55,8 @@ class StepBatch:
     sampler_logp_PGT: jax.Array
     ref_logp_PGT: jax.Array | None
     task_P: jax.Array
-    packing: Packing | None = None
     kept_P: jax.Array | None = None
+    packing: Packing | None = None
 
 
 @dataclasses.dataclass(frozen=True)
