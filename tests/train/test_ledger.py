@@ -10,24 +10,17 @@ import optax
 import pytest
 
 from g2rpo_jax import metrics
-from g2rpo_jax.objectives import ObjectiveConfig
 from g2rpo_jax.parallel import rules
 from g2rpo_jax.parallel.mesh import MeshConfig, make, row_sharding
 from g2rpo_jax.settings import LogConfig
 from g2rpo_jax.train import ledger, state
 from g2rpo_jax.train.clock import Clock
-from g2rpo_jax.train.policy_step import StepConfig, compile_step
+from g2rpo_jax.train.policy_step import compile_step
 from g2rpo_jax.train.trainer import Trainer
 from tests import tiny
+from tests.train.test_policy_step import CONFIG  # an entropy term on both sides of its band
 
 TASKS = ("a", "b", "c")
-CONFIG = StepConfig(
-    objective=ObjectiveConfig(aggregation="token_mean"),
-    entropy_weight=0.5,
-    entropy_low=(0.0, 4.0, 9.0),  # above, about inside, below: all three signs occur
-    entropy_high=(0.1, 9.0, 10.0),
-    logprob_chunk=5,
-)
 RATE = 0.5
 
 
