@@ -275,12 +275,17 @@ class LogConfig:
       tensorboard: also write TensorBoard event files.
       samples_every: steps between entries of samples.jsonl (rows with all responses and rewards).
       samples: rows in one entry.
+      ledger_every: steps between looks at each task's part of the gradient (`ledger/...`, see
+        train/ledger.py); a look takes a gradient pass for each task of the step's first minibatch
+        and one for all. 0: never.
     """
 
     tensorboard: bool = True
     samples_every: int = 10
     samples: int = 6
+    ledger_every: int = 0
 
     def __post_init__(self):
         at_least("log.samples_every", self.samples_every, 1)
         at_least("log.samples", self.samples, 0)
+        at_least("log.ledger_every", self.ledger_every, 0)

@@ -12,6 +12,8 @@ const FIRST = [
   ["rollout/zero_variance_share", "Rows with equal rewards, share"],
   ["rollout/kept_share", "Rows kept by the filter, share"],
   ["policy/clip_share", "Clipped tokens, share"],
+  ["ledger/share", "Gradient: norm of each task's part, share"],
+  ["ledger/cosine", "Gradient: cosine of each task's part and the others'"],
   ["rollout/gap", "Sampler-trainer gap, nats"],
   ["rollout/tokens_per_s", "Generated tokens per second"],
 ];

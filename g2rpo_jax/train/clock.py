@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 # Of a step. Programs run while the host goes on: a phase's time is how long the host was at it,
 # waiting included; what a program takes shows where its results are fetched.
-STEP = ("data", "rollout", "reward", "advantage", "score", "update")
+STEP = ("data", "rollout", "reward", "advantage", "score", "ledger", "update")
 # Around steps. "close" is the run's end: last checkpoint on the disk, curves, page.
 AROUND = ("start", "eval", "checkpoint", "log", "close")
 

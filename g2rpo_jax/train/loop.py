@@ -249,7 +249,7 @@ def _step(trainer: Trainer, step: int) -> tuple[dict[str, float], list[samples.F
         decoded = (trainer.programs.engine.slots - decoded) * trainer.group.count
         numbers["rollout/idle_share"] = 1 - tokens / decoded
     if sums:
-        numbers |= measure.update_numbers(sums, trainer.tasks)
+        numbers |= measure.update_numbers(sums, trainer.tasks) | trainer.ledger
         numbers["policy/lr"] = float(trainer.learning_rate(step))
         if config.batch.minibatches > 1:
             numbers["rollout/gap_trusted"] = trusted

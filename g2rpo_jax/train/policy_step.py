@@ -40,6 +40,9 @@ class StepBatch:
       sampler_logp_PGT: float32 log-probs that the rollout reported (for the gap metric).
       ref_logp_PGT: float32 log-probs of the reference policy, or None where nothing reads them.
       task_P: int32 index of the row's task.
+      kept_P: bool; rows whose terms are summed. What the minibatch as a whole decides (weights, the
+        envelope's sums) stays that of all rows, so that gradients of parts add up to the whole
+        one. None: all.
       packing: of the rows, so that padding of responses does not pass through the layers; or None.
       entropy_bounds_P2: float32 (minimum, maximum) nats per token of the row's task; None where no
         envelope asks for it.
@@ -54,6 +57,7 @@ class StepBatch:
     sampler_logp_PGT: jax.Array
     ref_logp_PGT: jax.Array | None
     task_P: jax.Array
+    kept_P: jax.Array | None = None
     packing: Packing | None = None
     entropy_bounds_P2: jax.Array | None = None
 
@@ -184,6 +188,8 @@ def _loss(params, frozen, graphdef, batch: StepBatch, weight_PGT, seen, config: 
         where = batch.task_P, batch.entropy_bounds_P2
         coefficient_P = shaping.entropy_coefficient(config.entropy_form, entropy_sums, *where)
         term_PGT = shaping.entropy_term(config.entropy_estimator, logp_PGT, stats.entropy_PGT)
+        if batch.kept_P is not None:
+            coefficient_P = jnp.where(batch.kept_P, coefficient_P, 0.0)
         penalty = jnp.sum(coefficient_P[:, None, None] * term_PGT * mask_PGT)
         loss = loss + config.entropy_weight * penalty
     gap_PGT = jnp.abs(jax.lax.stop_gradient(logp_PGT) - batch.sampler_logp_PGT)
@@ -203,6 +209,48 @@ def _loss(params, frozen, graphdef, batch: StepBatch, weight_PGT, seen, config: 
     return loss, (jax.lax.stop_gradient(sums), jnp.max(jax.lax.stop_gradient(gap_PGT)))
 
 
+def gradient(graphdef, config: StepConfig, params, frozen, batch: StepBatch):
+    """The gradient of a minibatch's loss, or of what `batch.kept_P` leaves of it.
+
+    Args: as in `policy_step`.
+    Returns:
+      (tree like params, float32 at least, divided as parameters are stored; metric sums).
+    """
+    weight_PGT = objectives.aggregation_weights(
+        config.objective.aggregation, batch.mask_PGT, config.objective.fixed_length
+    )
+    if batch.kept_P is not None:
+        weight_PGT = jnp.where(batch.kept_P[:, None, None], weight_PGT, 0.0)
+    grad_of = jax.value_and_grad(_loss, has_aux=True)
+    if config.microbatches == 1:
+        (_, (sums, gap_max)), grads = grad_of(
+            params, frozen, graphdef, batch, weight_PGT, None, config
+        )
+        grads = wide(constrain.stored(grads))
+    else:
+        seen = None, None
+        if config.entropy_weight or config.objective.looks:
+            # Which side of its band a task is on, say, depends on all rows: one look before the
+            # gradient.
+            def look(_, part):
+                where = part.inputs, part.response_PGT, part.packing
+                stats = response_stats(graphdef, params, frozen, *where, config)
+                return None, _look(stats, part, config)
+
+            _, per_part = over_parts(look, None, batch, config.microbatches)
+            seen = jax.tree.map(lambda x: jnp.sum(x, axis=0), per_part)
+
+        def add(carry, part):
+            (_, aux), grads = grad_of(params, frozen, graphdef, *part, seen, config)
+            return jax.tree.map(jnp.add, carry, wide(constrain.stored(grads))), aux
+
+        # Accumulated where the parameters are stored: no device holds a whole gradient.
+        zeros = constrain.stored(wide(jax.tree.map(jnp.zeros_like, params)))
+        grads, (sums, gap_max) = over_parts(add, zeros, (batch, weight_PGT), config.microbatches)
+        sums, gap_max = jax.tree.map(lambda x: jnp.sum(x, axis=0), sums), jnp.max(gap_max)
+    return grads, sums | {"gap_max": gap_max}
+
+
 def policy_step(
     graphdef, tx: optax.GradientTransformation, config: StepConfig, state: TrainState, frozen, batch
 ):
@@ -217,36 +265,7 @@ def policy_step(
       (TrainState, dict of float32 sums and counts; see `metrics.step_metrics`). An update whose
       gradient norm is not finite leaves parameters and optimiser state as they were.
     """
-    weight_PGT = objectives.aggregation_weights(
-        config.objective.aggregation, batch.mask_PGT, config.objective.fixed_length
-    )
-    grad_of = jax.value_and_grad(_loss, has_aux=True)
-    if config.microbatches == 1:
-        (_, (sums, gap_max)), grads = grad_of(
-            state.params, frozen, graphdef, batch, weight_PGT, None, config
-        )
-        grads = wide(constrain.stored(grads))
-    else:
-        seen = None, None
-        if config.entropy_weight or config.objective.looks:
-            # Which side of its band a task is on, say, depends on all rows: one look before the
-            # gradient.
-            def look(_, part):
-                where = part.inputs, part.response_PGT, part.packing
-                stats = response_stats(graphdef, state.params, frozen, *where, config)
-                return None, _look(stats, part, config)
-
-            _, per_part = over_parts(look, None, batch, config.microbatches)
-            seen = jax.tree.map(lambda x: jnp.sum(x, axis=0), per_part)
-
-        def add(carry, part):
-            (_, aux), grads = grad_of(state.params, frozen, graphdef, *part, seen, config)
-            return jax.tree.map(jnp.add, carry, wide(constrain.stored(grads))), aux
-
-        # Accumulated where the parameters are stored: no device holds a whole gradient.
-        zeros = constrain.stored(wide(jax.tree.map(jnp.zeros_like, state.params)))
-        grads, (sums, gap_max) = over_parts(add, zeros, (batch, weight_PGT), config.microbatches)
-        sums, gap_max = jax.tree.map(lambda x: jnp.sum(x, axis=0), sums), jnp.max(gap_max)
+    grads, sums = gradient(graphdef, config, state.params, frozen, batch)
     norm = optax.tree.norm(grads)
     ok = norm < FINITE
     # Zeros in place of a broken gradient keep NaN out of the untaken branch as well.
@@ -260,7 +279,7 @@ def policy_step(
         state.update + 1,
         state.skipped + jnp.where(ok, 0, 1),
     )
-    sums |= {"gradient_norm": norm, "gap_max": gap_max, "skipped": new.skipped}
+    sums |= {"gradient_norm": norm, "skipped": new.skipped}
     return new, sums
 
 

@@ -25,7 +25,7 @@ from g2rpo_jax.rewards import TASKS, TYPE_TASKS
 from g2rpo_jax.rollout import decode
 from g2rpo_jax.rollout.engine import Engine, chunk_tokens
 from g2rpo_jax.rollout.sampler import SamplingConfig
-from g2rpo_jax.train import packs, state
+from g2rpo_jax.train import ledger, packs, state
 from g2rpo_jax.train.policy_step import StepBatch, StepConfig, compile_score, compile_step
 from g2rpo_jax.train.rows import COMPONENTS
 
@@ -51,6 +51,7 @@ class Programs:
     Attributes:
       update: (TrainState, frozen, StepBatch) -> (TrainState, metric sums).
       score: (params, frozen, inputs, response_PGT, packing) -> logp_PGT.
+      ledger: each task's part of the gradient (`train.ledger`); None without log.ledger_every.
       copy: (params, frozen) -> the weights that are sampled from; None without model.rollout_copy.
       engine, greedy: generation for training, and for evaluation (one greedy response).
       advantage: (advantages.Group, estimator state) -> (adv_PG, estimator state).
@@ -114,6 +115,9 @@ class Programs:
             graphdef, self.tx, step_config, mesh, self.state, frozen, backend.donate
         )
         self.score = compile_score(graphdef, step_config, mesh)
+        self.ledger = None
+        if config.log.ledger_every:
+            self.ledger = ledger.compile_ledger(graphdef, step_config, mesh, params, frozen)
         self.places = packs.sizes(config, mesh)
         build = functools.partial(
             Engine,
@@ -163,6 +167,10 @@ class Programs:
                 Call(f"score{suffix}", self.score, scored),
                 Call(f"update{suffix}", self.update, (step_state, frozen, batch)),
             ]
+            if self.ledger is not None:
+                task = placed(_shape((), np.int32), meshes.replicated(mesh))
+                parted = (step_state.params, frozen, batch, task)
+                found.append(Call(f"ledger{suffix}", self.ledger.part, parted))
         if self.copy is not None:
             found.append(Call("copy", self.copy, (step_state.params, frozen)))
         P = config.batch.prompts

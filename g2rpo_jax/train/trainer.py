@@ -25,7 +25,7 @@ from g2rpo_jax.parallel.processes import Group
 from g2rpo_jax.rewards import Item, Score, Scorer, TaskReward
 from g2rpo_jax.rollout.encoder import Encoder
 from g2rpo_jax.rollout.engine import Rollout, join
-from g2rpo_jax.train import estimating, state
+from g2rpo_jax.train import estimating, ledger, state
 from g2rpo_jax.train.bounds import Bounds
 from g2rpo_jax.train.clock import Clock
 from g2rpo_jax.train.feed import Drawn, Feed, held_out
@@ -43,6 +43,7 @@ class Trainer:
     Attributes:
       clock: where the stages' seconds go.
       scoring_s: seconds of work on texts and scores, while tokens were sampled and after.
+      ledger: numbers of the last step's task ledger; empty where it had none.
     """
 
     def __init__(self, config: RunConfig, group: Group | None = None, clock: Clock | None = None):
@@ -105,6 +106,7 @@ class Trainer:
         self.packs = Packs(config, self.mesh, self.group)
         self.surplus: list[Row] = []
         self.scoring_s = 0.0
+        self.ledger: dict[str, float] = {}
         self.estimator = self.programs.estimator_state()
         self.gaps: collections.deque[float] = collections.deque(maxlen=GAP_STEPS)
         make = functools.partial(state.create, tx=self.programs.tx)
@@ -285,6 +287,8 @@ class Trainer:
             if k:
                 part["on_policy_P"] = np.zeros_like(part["on_policy_P"])
             minibatch = meshes.put_rows(self.mesh, StepBatch(**part, packing=packings[k]))
+            if k == 0:
+                self._look(minibatch, rows[::n], step)
             self.state, out = self.programs.update(self.state, self.frozen, minibatch)
             sums.append(out)
         sums = jax.device_get(sums)
@@ -292,6 +296,15 @@ class Trainer:
         if sums[0]["gap_tokens"]:  # none where every row was carried over
             self.gaps.append(float(sums[0]["gap_max"]))
         return sums, adv_PG[: len(rows)]
+
+    def _look(self, minibatch: StepBatch, rows: list[Row], step: int) -> None:
+        """The task ledger of a minibatch on the devices, which holds these rows, if it is due."""
+        every, self.ledger = self.config.log.ledger_every, {}
+        if every and step % every == 0:
+            tasks = {self.tasks.index(row.example.task) for row in rows}
+            given = self.state.params, self.frozen, minibatch, tasks
+            self.ledger = ledger.numbers(self.programs.ledger.measure(*given), self.tasks)
+            self.clock.lap("ledger")
 
     def _places(self, rows: list[Row]) -> list[int | None]:
         """Which of the rows stand at this process's places of the batch; None: filler.
