@@ -62,7 +62,9 @@ def columns(bound, gaps, kl=0.0):
     trainer.programs = types.SimpleNamespace(score=score)
     trainer.clock = Clock()
     trainer.gaps = collections.deque(gaps)
-    return trainer._columns(rows, np.zeros((P, G), np.float32), step=6)[0], calls
+    return trainer._columns(rows, np.zeros((P, G), np.float32), np.ones((P, G), bool), step=6)[
+        0
+    ], calls
 
 
 def test_old_log_probs_of_the_first_minibatch_are_never_read_and_not_computed():
