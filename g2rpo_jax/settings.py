@@ -164,8 +164,8 @@ class FilterConfig:
         within("filter.valid_share", self.valid_share, 0.0, 1.0)
         if self.valid_share < 1 and not self.enabled:
             raise ValueError(
-                f"filter.valid_share={self.valid_share} with filter.enabled=False: without a filter "
-                "all rows count as valid"
+                f"filter.valid_share={self.valid_share} with filter.enabled=False: without a "
+                "filter all rows count as valid"
             )
         at_least("filter.max_rounds", self.max_rounds, 1)
         at_least("filter.max_age", self.max_age, 0)

@@ -34,7 +34,7 @@ class Curriculum:
         return int(np.searchsorted(self._usable, self._stream.row(prompt_id)))
 
     def passes_over(self, prompt_id: int) -> bool:
-        """Whether the prompt at a place of the stream is not to be sampled, by what is known now."""
+        """Whether what stands at a place of the stream is not to be sampled, as known now."""
         if self._idle:
             return False
         chance = self._chance_R[self._place(prompt_id)]

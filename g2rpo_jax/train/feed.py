@@ -79,8 +79,8 @@ class Feed:
     """Encoded prompts of a stream, the next ones prepared while the device works.
 
     Of several processes, each encodes a block of the places that are taken together; bad rows, and
-    prompts that are passed over, are made up for by the places behind them. So the prompts taken, their order and the position are
-    the same for any number of processes.
+    prompts that are passed over, are made up for by the places behind them. So the prompts taken,
+    their order and the position are the same for any number of processes.
 
     Attributes:
       position: the stream's, after the prompts that were taken.
@@ -137,14 +137,11 @@ class Feed:
         behind, misses = first + count, 0
         while pending:
             over = {slot for slot in pending if self._passes_over(pending[slot])}
-            looked = {}
-            for slot in pending:
-                if slot in own:
-                    found = self._look(pending[slot], count)
-                    if slot not in over:
-                        late = found is PASSED_OVER  # wanted after all
-                        looked[slot] = self._work(pending[slot]) if late else found
-            told = {slot: _tell(found) for slot, found in looked.items()}
+            looked = {slot: self._look(pending[slot], count) for slot in pending if slot in own}
+            for slot, found in looked.items():
+                if found is PASSED_OVER and slot not in over:  # wanted after all
+                    looked[slot] = self._work(pending[slot])
+            told = {slot: _tell(looked[slot]) for slot in looked.keys() - over}
             for part in group.gather(told, "drawn rows"):
                 looked = part | looked
             again = []
@@ -178,8 +175,9 @@ class Feed:
                 f"{self._rows.source}: a whole epoch without a usable row, the last: {found}"
             )
 
-    def _look(self, prompt_id: int, count: int) -> Drawn | BadRow:
-        """What stands at a place: prepared ahead, if it is the next of this process's plan."""
+    def _look(self, prompt_id: int, count: int) -> Drawn | BadRow | object:
+        """What stands at a place: prepared ahead, if it is the next of this process's plan; or
+        PASSED_OVER, which may have been decided too soon."""
         group = self._group
         if self._ahead is None:
             self._planned = (self.position, count)

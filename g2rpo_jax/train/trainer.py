@@ -457,12 +457,12 @@ class Trainer:
                 "at place %d of another order, without %d rows carried over and without what was "
                 "known of prompts",
                 saved["position"],
-                len(saved["surplus"]) + len(saved["replay"]),
+                len(saved["surplus"]) + len(saved.get("replay", [])),
             )
-        else:
+        elif "curriculum" in saved:  # older checkpoints have neither this nor replay
             self.curriculum.restore(saved["curriculum"])
         self.surplus = self._rows_again(saved["surplus"] * same)
-        self.replay.add(self._rows_again(saved["replay"] * same))
+        self.replay.add(self._rows_again(saved.get("replay", []) * same))
         self.feed.seek(saved["position"])
         self.skips.restore(saved["skipped_rows"])
         self.scorer.failures.clear()

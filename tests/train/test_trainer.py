@@ -62,9 +62,8 @@ def columns(bound, gaps, kl=0.0):
     trainer.programs = types.SimpleNamespace(score=score)
     trainer.clock = Clock()
     trainer.gaps = collections.deque(gaps)
-    return trainer._columns(rows, np.zeros((P, G), np.float32), np.ones((P, G), bool), step=6)[
-        0
-    ], calls
+    adv_PG, keep_PG = np.zeros((P, G), np.float32), np.ones((P, G), bool)
+    return trainer._columns(rows, adv_PG, keep_PG, step=6)[0], calls
 
 
 def test_old_log_probs_of_the_first_minibatch_are_never_read_and_not_computed():
