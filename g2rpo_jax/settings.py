@@ -161,7 +161,8 @@ class FilterConfig:
     def __post_init__(self):
         tables.lookup(CRITERIA, self.criterion, kind="filter criterion")
         one_of("filter.overlong", self.overlong, ("train", "mask", "drop"))
-        within("filter.valid_share", self.valid_share, 0.0, 1.0)
+        if not 0 < self.valid_share <= 1:
+            raise ValueError(f"filter.valid_share={self.valid_share} must lie in (0, 1]")
         if self.valid_share < 1 and not self.enabled:
             raise ValueError(
                 f"filter.valid_share={self.valid_share} with filter.enabled=False: without a "

@@ -64,10 +64,10 @@ def collect(
       surplus: rows left over from earlier steps; used first, unless older than config.max_age.
       draw: samples and scores one round of fresh rows.
     """
-    enough = math.ceil(config.valid_share * wanted - 1e-9)
+    enough = max(1, math.ceil(config.valid_share * wanted - 1e-9))
     young = [row for row in surplus if step - row.born <= config.max_age]
     kept, sampled, fresh, rounds = list(young), [], [], 0
-    while len(kept) < enough and rounds < config.max_rounds:
+    while len(kept) < (enough if rounds else wanted) and rounds < config.max_rounds:
         fresh = draw()
         sampled += fresh
         kept += [row for row in fresh if keeps(config, row)]

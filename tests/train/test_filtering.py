@@ -106,6 +106,9 @@ def test_a_threshold_samples_on_until_the_valid_share_is_reached():
 def test_a_threshold_takes_valid_rows_before_others():
     got = collect(FilterConfig(valid_share=0.5), 1, 2, [], drawer([row(BAD), row(GOOD), row(GOOD)]))
     assert [r.part("accuracy").tolist() for r in got.rows] == [GOOD, GOOD]
+    surplus = [row(GOOD)]  # enough, and yet there is room for fresh rows
+    got = collect(FilterConfig(valid_share=0.5), 1, 2, surplus, drawer([row(BAD)]))
+    assert len(got.rows) == 2 and got.rounds == 1
     with pytest.raises(ValueError, match="filter.valid_share=0.5 with filter.enabled=False"):
         FilterConfig(valid_share=0.5, enabled=False)
 
