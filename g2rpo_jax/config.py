@@ -22,6 +22,9 @@ from g2rpo_jax.objectives import AGGREGATIONS, OBJECTIVES, ObjectiveConfig
 from g2rpo_jax.parallel.mesh import MeshConfig
 from g2rpo_jax.rewards import TASKS, TYPE_TASKS, RewardConfig
 from g2rpo_jax.rollout.sampler import SamplingConfig
+from g2rpo_jax.selection.prompts import CurriculumConfig
+from g2rpo_jax.selection.replay import ReplayConfig
+from g2rpo_jax.selection.responses import SelectionConfig
 from g2rpo_jax.settings import (
     BatchConfig,
     CheckpointConfig,
@@ -78,7 +81,10 @@ class RunConfig:
     data: DataConfig = DataConfig()
     batch: BatchConfig = BatchConfig()
     sampling: SamplingConfig = SamplingConfig()
+    curriculum: CurriculumConfig = CurriculumConfig()
     filter: FilterConfig = FilterConfig()
+    selection: SelectionConfig = SelectionConfig()
+    replay: ReplayConfig = ReplayConfig()
     reward: RewardConfig = RewardConfig()
     shaping: ShapingConfig = ShapingConfig()
     advantage: AdvantageConfig = AdvantageConfig()

@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 
 from g2rpo_jax import tables
+from g2rpo_jax.selection.rows import CRITERIA
 
 
 def at_least(field: str, value: float, minimum: float) -> None:
@@ -131,21 +132,41 @@ class BatchConfig:
 
 @dataclasses.dataclass(frozen=True)
 class FilterConfig:
-    """Dynamic filtering on the mean raw accuracy of a row's responses (DAPO; G2RPO's release).
+    """Dynamic filtering of rows that carry no signal (DAPO; G2RPO's release), and of responses that
+    were cut.
 
     Attributes:
-      enabled: keep only rows with low < mean accuracy < high.
+      enabled: keep only rows that the criterion keeps.
+      criterion: entry of CRITERIA.
+      low, high: bounds of mean_accuracy.
+      valid_share: share of a step's rows that must be kept ones before it stops sampling; at 1 only
+        kept rows train (DAPO), below 1 others fill the step up (GPG: 0.6, with advantage.name=gpg).
       max_rounds: generation rounds a step may take; then it goes on with what it has.
       max_age: steps for which a surplus row may wait before it is dropped.
+      overlong: what becomes of responses cut at the limit of tokens: "train"; "mask": they count in
+        the statistics of their prompt and not in the loss (DAPO's overlong filtering); "drop":
+        neither.
     """
 
     enabled: bool = True
+    criterion: str = "mean_accuracy"
     low: float = 0.01
     high: float = 0.99
+    valid_share: float = 1.0
     max_rounds: int = 20
     max_age: int = 2
+    overlong: str = "train"
 
     def __post_init__(self):
+        tables.lookup(CRITERIA, self.criterion, kind="filter criterion")
+        one_of("filter.overlong", self.overlong, ("train", "mask", "drop"))
+        if not 0 < self.valid_share <= 1:
+            raise ValueError(f"filter.valid_share={self.valid_share} must lie in (0, 1]")
+        if self.valid_share < 1 and not self.enabled:
+            raise ValueError(
+                f"filter.valid_share={self.valid_share} with filter.enabled=False: without a "
+                "filter all rows count as valid"
+            )
         at_least("filter.max_rounds", self.max_rounds, 1)
         at_least("filter.max_age", self.max_age, 0)
         if not self.low < self.high:

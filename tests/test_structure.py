@@ -28,6 +28,7 @@ LEVELS = {
     "ranks": 8,
     "objectives": 7,
     "settings": 5,
+    "selection": 7,
     "shaping": 7,
     "masked": 9,
     "tables": 9,

@@ -58,9 +58,7 @@ def lite_ppo(group: Group, state: State, options: AdvantageConfig) -> tuple[PG, 
     return masked.center(group.reward_PG, valid_PG, axis=1) / scale, state
 
 
-def reinforce_pp_baseline(
-    group: Group, state: State, options: AdvantageConfig
-) -> tuple[PG, State]:
+def reinforce_pp_baseline(group: Group, state: State, options: AdvantageConfig) -> tuple[PG, State]:
     """R - mean of the prompt, whitened over the batch.
 
         S_i = R_i - mean(R)

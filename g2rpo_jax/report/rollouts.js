@@ -5,6 +5,7 @@ const FATES = {
   "surplus": "kept by the filter; waits for a later step",
   "all right": "left out: every response right, nothing to learn from",
   "all wrong": "left out: no response right, nothing to learn from",
+  "all equal": "left out: every response equally good, nothing to learn from",
 };
 const PARTS = [
   ["accuracy", 1], ["format", 1], ["structure", 0.5], ["length_reward", 1], ["reward", 1.5],

@@ -27,6 +27,7 @@ from g2rpo_jax.data.skips import Skips
 from g2rpo_jax.parallel.processes import Group
 
 THREADS = 2  # of a feed without worker processes: decoding pictures leaves Python's lock
+PASSED_OVER = object()  # stands for a prompt that was not encoded, as it was to be passed over
 WINDOW = 256  # held-out rows that a process encodes before it tells the others of bad ones
 
 
@@ -77,12 +78,13 @@ class Draw:
 class Feed:
     """Encoded prompts of a stream, the next ones prepared while the device works.
 
-    Of several processes, each encodes a block of the places that are taken together; bad rows are
-    made up for by the places behind them. So the prompts taken, their order and the position are
-    the same for any number of processes.
+    Of several processes, each encodes a block of the places that are taken together; bad rows, and
+    prompts that are passed over, are made up for by the places behind them. So the prompts taken,
+    their order and the position are the same for any number of processes.
 
     Attributes:
       position: the stream's, after the prompts that were taken.
+      passed: places that were passed over, count.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Feed:
         workers: int = 0,
         prefetch: int = 128,
         group: Group | None = None,
+        passes_over: Callable[[int], bool] = lambda prompt_id: False,
     ):
         """Starts nothing yet.
 
@@ -103,8 +106,12 @@ class Feed:
           workers: processes that encode; 0: threads of this process.
           prefetch: encoded prompts that are kept ready at most, at least 1.
           group: the processes of the run; None: this one alone.
+          passes_over: whether the prompt at a place is not wanted; asked when its turn comes, where
+            all processes must say the same, and by the threads that work ahead, which then leave
+            it be.
         """
         self._stream, self._rows, self._skips = stream, rows, skips
+        self._passes_over, self.passed = passes_over, 0
         self._draw = Draw(stream, encoder)
         self._workers, self._prefetch = workers, prefetch
         self._group = group or Group()
@@ -129,20 +136,28 @@ class Feed:
         taken: list[Drawn] = [None] * count
         behind, misses = first + count, 0
         while pending:
+            over = {slot for slot in pending if self._passes_over(pending[slot])}
             looked = {slot: self._look(pending[slot], count) for slot in pending if slot in own}
-            told = {slot: _tell(found) for slot, found in looked.items()}
+            for slot, found in looked.items():
+                if found is PASSED_OVER and slot not in over:  # wanted after all
+                    looked[slot] = self._work(pending[slot])
+            told = {slot: _tell(looked[slot]) for slot in looked.keys() - over}
             for part in group.gather(told, "drawn rows"):
                 looked = part | looked
-            bad = []
+            again = []
             for slot, prompt_id in sorted(pending.items(), key=lambda item: item[1]):
+                if slot in over:
+                    again.append(slot)
+                    self.passed += 1
+                    continue
                 found = looked[slot]
                 if isinstance(found, Drawn):
                     taken[slot], misses = found, 0
                     continue
-                bad.append(slot)
+                again.append(slot)
                 misses += 1
                 self._count_bad(prompt_id, found, misses)
-            pending = {slot: behind + i for i, slot in enumerate(sorted(bad))}
+            pending = {slot: behind + i for i, slot in enumerate(sorted(again))}
             behind += len(pending)
         self.position = behind
         for prompt_id in list(self._ready):  # a copy, as threads add to it
@@ -160,8 +175,9 @@ class Feed:
                 f"{self._rows.source}: a whole epoch without a usable row, the last: {found}"
             )
 
-    def _look(self, prompt_id: int, count: int) -> Drawn | BadRow:
-        """What stands at a place: prepared ahead, if it is the next of this process's plan."""
+    def _look(self, prompt_id: int, count: int) -> Drawn | BadRow | object:
+        """What stands at a place: prepared ahead, if it is the next of this process's plan; or
+        PASSED_OVER, which may have been decided too soon."""
         group = self._group
         if self._ahead is None:
             self._planned = (self.position, count)
@@ -177,12 +193,15 @@ class Feed:
         if self._ahead is None:
             self._start_pool()
             threads = min(2 * self._workers or THREADS, self._prefetch)  # with processes, they wait
-            self._ahead = _Ahead(lambda k: self._work(place(k)), threads, self._prefetch)
+            self._ahead = _Ahead(lambda k: self._wanted(place(k)), threads, self._prefetch)
         if prompt_id != place(self._ahead.given):
-            return self._work(prompt_id)  # in place of a bad one
+            return self._wanted(prompt_id)  # in place of a bad one
         found = self._ahead.next()
         self._ready.pop(prompt_id, None)
         return found
+
+    def _wanted(self, prompt_id: int) -> Drawn | BadRow | object:
+        return PASSED_OVER if self._passes_over(prompt_id) else self._work(prompt_id)
 
     def _work(self, prompt_id: int) -> Drawn | BadRow:
         """Encodes one prompt, in a worker process if there are any; called by several threads."""

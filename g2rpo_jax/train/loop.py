@@ -225,23 +225,28 @@ def _step(trainer: Trainer, step: int) -> tuple[dict[str, float], list[samples.F
     started = clock.last
     trainer.encoder.packed.clear()
     trainer.scoring_s, decoded = 0.0, trainer.programs.engine.slots
+    passed = trainer.feed.passed
+    replayed = trainer.replay.take(step, config.batch.prompts)
     got = collect(
         config.filter,
         step,
-        config.batch.prompts,
+        config.batch.prompts - len(replayed),
         trainer.surplus,
         lambda: trainer.rollout(step),
     )
     trainer.surplus = got.surplus
+    trainer.replay.add(got.rows)
+    got = got.with_replayed(replayed)
     sums, adv_PG, trusted = [], None, trainer.trusts_sampler()
     if got.rows:
-        sums, adv_PG = trainer.learn(got.rows, step)
+        sums, adv_PG, keep_PG = trainer.learn(got.rows, step, got.replayed)
     else:
         logging.warning("step %d: no row passed the filter; going on without an update", step)
     clock.lap("update" if got.rows else "reward")
     numbers = {"time/step_s": clock.last - started} | clock.numbers(STEP)
     numbers |= measure.rollout_numbers(got, config.filter)
     numbers |= measure.padding_numbers(trainer.encoder.packed)
+    numbers["data/passed_over"] = trainer.feed.passed - passed
     numbers["time/scoring_s"] = trainer.scoring_s
     if got.rounds:  # a full surplus needs no generation
         tokens = sum(int(row.length_G.sum()) for row in got.sampled)
@@ -251,6 +256,7 @@ def _step(trainer: Trainer, step: int) -> tuple[dict[str, float], list[samples.F
     if sums:
         numbers |= measure.update_numbers(sums, trainer.tasks) | trainer.ledger
         numbers["policy/lr"] = float(trainer.learning_rate(step))
+        numbers["batch/kept_responses_share"] = keep_PG.mean()
         if config.batch.minibatches > 1:
             numbers["rollout/gap_trusted"] = trusted
     numbers |= trainer.bounds.numbers()

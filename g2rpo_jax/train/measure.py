@@ -32,6 +32,7 @@ def rollout_numbers(collected: Collected, filter_config: FilterConfig) -> dict[s
         "rollout/rounds": collected.rounds,
         "rollout/surplus": len(collected.surplus),
         "rollout/dropped": collected.dropped,
+        "rollout/replayed": collected.replayed,
         "batch/rows": len(collected.rows),
     }
     groups = _by_task(collected.sampled)

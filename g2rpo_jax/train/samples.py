@@ -17,6 +17,7 @@ FATES = {
     "surplus": "kept by the filter; waits for a later step",
     "all wrong": "left out: mean accuracy not above filter.low, nothing to tell good from bad",
     "all right": "left out: mean accuracy not below filter.high, nothing to tell good from bad",
+    "all equal": "left out: all its responses are equally good by filter.criterion",
 }
 
 
@@ -43,8 +44,9 @@ def fates(got: Collected, adv_PG: np.ndarray | None, filter_config: FilterConfig
         if keeps(filter_config, row):
             fate = "surplus"
         else:
-            low = float(row.part("accuracy").mean()) <= filter_config.low
-            fate = "all wrong" if low else "all right"
+            mean = float(row.part("accuracy").mean())
+            fate = "all wrong" if mean <= filter_config.low else "all equal"
+            fate = "all right" if mean >= filter_config.high else fate
         out.append(Fate(row, fate))
     return out
 

@@ -28,10 +28,13 @@ from g2rpo_jax.rollout.engine import Rollout, join
 from g2rpo_jax.train import estimating, ledger, state
 from g2rpo_jax.train.bounds import Bounds
 from g2rpo_jax.train.clock import Clock
+from g2rpo_jax.train.curriculum import Curriculum
 from g2rpo_jax.train.feed import Drawn, Feed, held_out
+from g2rpo_jax.train.filtering import weigh
 from g2rpo_jax.train.packs import Packs
 from g2rpo_jax.train.policy_step import StepBatch
 from g2rpo_jax.train.programs import Programs
+from g2rpo_jax.train.replay import Replay
 from g2rpo_jax.train.rows import Row, assign, stack
 
 GAP_STEPS = 8  # steps whose largest gap between sampler and trainer is remembered
@@ -74,6 +77,8 @@ class Trainer:
         train = self._rows(config.data.train)
         shares = {task: config.tasks[task].share for task in self.tasks}
         self.stream = PromptStream(train, seed=config.seed, shares=shares)
+        self.curriculum = Curriculum(config.curriculum, self.stream, train.usable, config.seed)
+        self.replay = Replay(config.replay, config.seed)
         passes = config.epochs * len(self.stream)
         self.steps = config.steps or max(1, passes // config.batch.prompts)
         self.programs = Programs(
@@ -97,6 +102,7 @@ class Trainer:
             data.workers,
             data.prefetch,
             self.group,
+            self.curriculum.passes_over,
         )
         self.test = self._test_items() if config.eval.every else []
         self.limits = {k: t.max_tokens or config.max_tokens for k, t in config.tasks.items()}
@@ -163,6 +169,7 @@ class Trainer:
         rows = self._rows_of(own, out, scored, step)
         if self.group.count > 1:
             rows = self._everybodys(rows, drawn)
+        self.curriculum.saw(rows)
         self.clock.lap("reward")
         return rows
 
@@ -269,18 +276,30 @@ class Trainer:
         """Decodes a response when it is called."""
         return lambda: drawn.example.item(self.processor.decode(tokens))
 
-    def learn(self, rows: list[Row], step: int) -> tuple[list[dict], np.ndarray]:
+    def learn(
+        self, rows: list[Row], step: int, replayed: int
+    ) -> tuple[list[dict], np.ndarray, np.ndarray]:
         """Advantages of the step's rows, then one update per minibatch.
 
+        Args:
+          replayed: so many of the rows, the last ones, were trained on before.
         Returns:
-          Metric sums of every update, and the advantages, float32 [rows, G].
+          Metric sums of every update; the advantages, float32 [rows, G]; and which responses were
+          trained on, bool [rows, G].
         """
         n = self.config.batch.minibatches
         self.programs.drop_copy()
-        adv_PG, self.estimator = self.programs.advantage(self._group(rows), self.estimator)
-        adv_PG = np.asarray(adv_PG)
+        group, fresh = self._group(rows), len(rows) - replayed
+        P = len(group.task_P)
+
+        def estimate(group: advantages.Group) -> np.ndarray:
+            adv_PG, self.estimator = self.programs.advantage(group, self.estimator)
+            return np.asarray(adv_PG)
+
+        ended_PG, replayed_P = stack(rows, "ended_G", P), np.arange(P) >= fresh
+        adv_PG, keep_PG = weigh(self.config, group, ended_PG, replayed_P, estimate)
         self.clock.lap("advantage")
-        columns, packings = self._columns(rows, adv_PG, step)
+        columns, packings = self._columns(rows, adv_PG, keep_PG, step)
         sums = []
         for k in range(n):
             part = jax.tree.map(lambda x, k=k: x[k::n], columns)
@@ -295,7 +314,7 @@ class Trainer:
         self.clock.lap("update")
         if sums[0]["gap_tokens"]:  # none where every row was carried over
             self.gaps.append(float(sums[0]["gap_max"]))
-        return sums, adv_PG[: len(rows)]
+        return sums, adv_PG[: len(rows)], keep_PG[: len(rows)]
 
     def _look(self, minibatch: StepBatch, rows: list[Row], step: int) -> None:
         """The task ledger of a minibatch on the devices, which holds these rows, if it is due."""
@@ -327,14 +346,18 @@ class Trainer:
         known = (programs.groups, by_type, self.stream.row, programs.rows)
         return estimating.group_of(rows, config.batch.prompts, *known)
 
-    def _columns(self, rows: list[Row], adv_PG: np.ndarray, step: int) -> tuple[dict, list]:
+    def _columns(
+        self, rows: list[Row], adv_PG: np.ndarray, keep_PG: np.ndarray, step: int
+    ) -> tuple[dict, list]:
         """StepBatch's arrays of this process's rows, with filler, on the host; and the packing of
-        each minibatch."""
+        each minibatch. Responses that are not kept have no tokens."""
         places, like = self._places(rows), rows[0]
         own = [None if i is None else rows[i] for i in places]
         P = len(own)
-        order_P = self.packs.even(stack(own, "length_G", P, like))
+        length_PG = stack(own, "length_G", P, like) * _at(places, keep_PG)
+        order_P = self.packs.even(length_PG)
         places, own = [places[p] for p in order_P], [own[p] for p in order_P]
+        kept_PG1 = _at(places, keep_PG)[:, :, None]
         fresh_P = np.array([row is None or row.born == step for row in own])
         task_P = np.array(
             [-1 if r is None else self.tasks.index(r.example.task) for r in own], np.int32
@@ -342,10 +365,8 @@ class Trainer:
         columns = {
             "inputs": self.encoder.pack([self._prompt(r) for r in own], P, self.model_config),
             "response_PGT": stack(own, "token_GT", P, like),
-            "mask_PGT": stack(own, "mask_GT", P, like),
-            "adv_PG": np.stack(
-                [np.zeros_like(adv_PG[0]) if i is None else adv_PG[i] for i in places]
-            ),
+            "mask_PGT": stack(own, "mask_GT", P, like) & kept_PG1,
+            "adv_PG": _at(places, adv_PG),
             "old_logp_PGT": stack(own, "logp_GT", P, like),
             "on_policy_P": fresh_P,
             "sampler_logp_PGT": stack(own, "logp_GT", P, like),
@@ -421,6 +442,8 @@ class Trainer:
             "position": self.feed.position,
             "order": self.stream.fingerprint,
             "surplus": [row.to_json() for row in self.surplus],
+            "replay": [row.to_json() for row in self.replay.rows],
+            "curriculum": self.curriculum.to_json(),
             "skipped": self.skips.by_reason,
             "skipped_rows": self.skips.to_json(),
             "failures": dict(self.scorer.failures),
@@ -434,23 +457,33 @@ class Trainer:
         if not same:  # at the places of surplus rows stand others now
             logging.warning(
                 "training rows, their shares or the seed changed since the checkpoint: going on "
-                "at place %d of another order, without %d rows carried over%s",
+                "at place %d of another order, without %d rows carried over and without what was "
+                "known of prompts",
                 saved["position"],
-                len(saved["surplus"]),
-                " or what the estimator remembers of rows" * self.programs.remembers_rows,
+                len(saved["surplus"]) + len(saved.get("replay", [])),
             )
+        elif "curriculum" in saved:  # older checkpoints have neither this nor replay
+            self.curriculum.restore(saved["curriculum"])
         fresh = self.programs.estimator_state()
         if same or not self.programs.remembers_rows:
             self.estimator = estimating.from_json(saved["estimator"], fresh)
-        surplus = saved["surplus"] * same
-        drawn = self.feed.again_all([row["prompt_id"] for row in surplus])
-        self.surplus = [Row.from_json(row, d) for row, d in zip(surplus, drawn, strict=True)]
+        self.surplus = self._rows_again(saved["surplus"] * same)
+        self.replay.add(self._rows_again(saved.get("replay", []) * same))
         self.feed.seek(saved["position"])
         self.skips.restore(saved["skipped_rows"])
         self.scorer.failures.clear()
         self.scorer.failures.update(saved["failures"])
 
+    def _rows_again(self, saved: list[dict]) -> list[Row]:
+        drawn = self.feed.again_all([row["prompt_id"] for row in saved])
+        return [Row.from_json(row, d) for row, d in zip(saved, drawn, strict=True)]
+
     def close(self) -> None:
         """Stops the helpers."""
         self.feed.close()
         self.scorer.close()
+
+
+def _at(places: list[int | None], value_PG: np.ndarray) -> np.ndarray:
+    """The rows of an array at these places, zero for None."""
+    return np.stack([np.zeros_like(value_PG[0]) if i is None else value_PG[i] for i in places])

@@ -69,7 +69,9 @@ def reference_onethinker(reward, valid, task, **_):
 
 
 def reference_gdpo(reward, valid, components, length, **_):
-    return over_tokens(sum(per_group(z_score, c, valid) for c in components.values()), valid, length)
+    return over_tokens(
+        sum(per_group(z_score, c, valid) for c in components.values()), valid, length
+    )
 
 
 def reference_gpg(reward, valid, **_):

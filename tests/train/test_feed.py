@@ -59,11 +59,19 @@ def make(folder):
     """Makes feeds, with their skips; closes them all."""
     made = []
 
-    def one(workers=0, prefetch=8, source="rows.json", config=CONFIG, group=None, **options):
+    def one(
+        workers=0,
+        prefetch=8,
+        source="rows.json",
+        config=CONFIG,
+        group=None,
+        passes_over=lambda prompt_id: False,
+        **options,
+    ):
         rows, skips = RowSet(str(folder / source), config), Skips()
         encoder = PromptEncoder(config, Processor(str(folder)))
         stream = PromptStream(rows, **options)
-        feed = Feed(stream, rows, encoder, skips, workers, prefetch, group)
+        feed = Feed(stream, rows, encoder, skips, workers, prefetch, group, passes_over)
         made.append(feed)
         return feed, skips
 
@@ -168,6 +176,44 @@ def test_processes_of_a_run_take_together_what_one_takes(make, direct, processes
     # Messages of broken rows and all counts are alike, too: bad rows are everybody's.
     for got in together(processes, job):
         assert got == (expected, alone.position, skips.to_json())
+
+
+@pytest.mark.parametrize(("processes", "prefetch"), [(1, 1), (1, 8), (2, 8), (4, 3)])
+def test_places_are_passed_over_as_decided_when_their_turn_comes(make, direct, processes, prefetch):
+    """The rule changes with every step, as a curriculum does with what was sampled; the threads
+    that work ahead know an older one."""
+    step = [0]
+
+    def over(prompt_id):
+        return prompt_id % 3 == step[0] % 3
+
+    expected, left = [], list(direct)
+    for k in range(6):
+        step[0], taken = k, []
+        while len(taken) < 8:
+            if not over((each := left.pop(0))[0]):
+                taken.append(each[0])
+        expected.append(taken)
+
+    def job(group):
+        mine = [0]
+        ahead, skips = make(
+            prefetch=prefetch, group=group, passes_over=lambda i: i % 3 == mine[0] % 3
+        )
+        found = []
+        for mine[0] in range(6):
+            if mine[0] == 4:  # as after a restart
+                ahead.seek(ahead.position)
+            drawn = ahead.take(8)
+            own = [d for d in drawn if d.prompt is not None]
+            assert told(own) == [each for each in direct if each[0] in {d.prompt_id for d in own}]
+            found.append([d.prompt_id for d in drawn])
+        return found, ahead.position, ahead.passed, skips.by_reason
+
+    for found, position, passed, _ in together(processes, job):
+        assert found == expected and position == expected[-1][-1] + 1
+        broken = sum(i not in {each[0] for each in direct} for i in range(position))
+        assert passed + broken >= position - 48 and passed <= position - 48
 
 
 def place(drawn):

@@ -6,11 +6,15 @@ import pickle
 import numpy as np
 import pytest
 
+from g2rpo_jax import advantages
+from g2rpo_jax.config import RunConfig
 from g2rpo_jax.data.example import Example
 from g2rpo_jax.rewards import Score
+from g2rpo_jax.selection.replay import ReplayConfig
+from g2rpo_jax.selection.responses import SelectionConfig
 from g2rpo_jax.settings import FilterConfig
 from g2rpo_jax.train.feed import Drawn
-from g2rpo_jax.train.filtering import collect, keeps
+from g2rpo_jax.train.filtering import collect, keeps, weigh
 from g2rpo_jax.train.rows import Row, assign, stack, stack_part
 
 EXAMPLE = Example("1", "q", (), "8", "math", "math_reasoning", "image", ())
@@ -86,6 +90,109 @@ def test_a_stream_without_signal_ends_after_the_rounds_without_an_error(accuraci
 def test_old_surplus_is_dropped_and_counted():
     got = collect(FilterConfig(max_age=1), 5, 1, [row(GOOD, born=3)], lambda: [row(GOOD, born=5)])
     assert got.dropped == 1 and got.rows[0].born == 5
+
+
+def test_a_threshold_samples_on_until_the_valid_share_is_reached():
+    """GPG: 0.6 of five rows; the first round has one valid row, the second two."""
+    config = FilterConfig(valid_share=0.6)
+    first = [row(BAD, prompt_id=i) for i in range(4)] + [row(GOOD, prompt_id=4)]
+    second = [row(BAD, prompt_id=5), *(row(GOOD, prompt_id=i) for i in (6, 7))]
+    second += [row(BAD, prompt_id=i) for i in (8, 9)]
+    got = collect(config, 1, 5, [], drawer(first, second))
+    assert [r.drawn.prompt_id for r in got.rows] == [4, 6, 7, 5, 8] and got.rounds == 2
+    assert sum(keeps(config, r) for r in got.rows) / 5 >= 0.6 and got.surplus == []
+
+
+def test_a_threshold_takes_valid_rows_before_others():
+    got = collect(FilterConfig(valid_share=0.5), 1, 2, [], drawer([row(BAD), row(GOOD), row(GOOD)]))
+    assert [r.part("accuracy").tolist() for r in got.rows] == [GOOD, GOOD]
+    surplus = [row(GOOD)]  # enough, and yet there is room for fresh rows
+    got = collect(FilterConfig(valid_share=0.5), 1, 2, surplus, drawer([row(BAD)]))
+    assert len(got.rows) == 2 and got.rounds == 1
+    with pytest.raises(ValueError, match="filter.valid_share=0.5 with filter.enabled=False"):
+        FilterConfig(valid_share=0.5, enabled=False)
+
+
+REWARDS = np.array([[1, 0, 0, 0, 0, 0, 0, 0], [1, 1, 1, 1, 0, 0, 0, 0]], np.float32)
+LENGTHS = np.array([[9, 1, 2, 3, 4, 5, 6, 7], [8, 7, 6, 5, 4, 3, 2, 1]], np.float32)
+
+
+def weighed(ended=None, replayed=(False, False), name="grpo", **sections):
+    """What `weigh` makes of two prompts, and what the estimator was given as valid."""
+    config, seen = RunConfig(**sections), []
+    options = advantages.AdvantageConfig(name=name)
+
+    def estimate(group):
+        seen.append(group.valid_PG)
+        return np.asarray(advantages.ESTIMATORS[name](group, (), options)[0])
+
+    valid_PG = np.ones((2, 8), bool)
+    group = advantages.Group(REWARDS, valid_PG, np.zeros(2, np.int32), length_PG=LENGTHS)
+    ended_PG = valid_PG if ended is None else np.array(ended)
+    return *weigh(config, group, ended_PG, np.array(replayed), estimate), seen[0]
+
+
+def z(reward):
+    """GRPO of what is kept, in float64."""
+    reward = np.array(reward, float)
+    return (reward - reward.mean()) / (reward.std(ddof=1) + 1e-6)
+
+
+def test_nothing_is_left_out_by_default():
+    adv_PG, keep_PG, seen_PG = weighed()
+    assert keep_PG.all() and seen_PG.all()
+    np.testing.assert_allclose(adv_PG[0], [2.475, *[-0.354] * 7], atol=1e-3)
+
+
+def test_gfpo_has_its_advantages_over_the_kept_alone():
+    adv_PG, keep_PG, seen_PG = weighed(selection=SelectionConfig(name="gfpo"))
+    np.testing.assert_array_equal(keep_PG, LENGTHS <= 4)
+    np.testing.assert_array_equal(seen_PG, keep_PG)
+    expected = np.zeros((2, 8))  # the four shortest of each prompt are all wrong
+    np.testing.assert_array_equal(adv_PG, expected)
+    adv_PG, keep_PG, _ = weighed(selection=SelectionConfig(name="gfpo", share=0.75))
+    assert not adv_PG[~keep_PG].any()
+    np.testing.assert_allclose(adv_PG[1][keep_PG[1]], z([1, 1, 0, 0, 0, 0]), rtol=1e-5)
+
+
+def test_pods_of_one_right_among_eight():
+    adv_PG, keep_PG, _ = weighed(selection=SelectionConfig(name="pods"))
+    assert keep_PG.sum(1).tolist() == [4, 4] and keep_PG[0, 0]
+    np.testing.assert_allclose(np.unique(adv_PG[0]), [-0.5, 0, 1.5], atol=1e-5)  # z of 1 of 4
+    np.testing.assert_allclose(adv_PG[1][keep_PG[1]], z([1, 1, 0, 0]), rtol=1e-5)
+
+
+def test_cppo_prunes_after_the_advantages():
+    adv_PG, keep_PG, seen_PG = weighed(selection=SelectionConfig(name="cppo", share=0.25))
+    assert seen_PG.all() and keep_PG.sum(1).tolist() == [2, 2] and keep_PG[0, 0]
+    np.testing.assert_allclose(adv_PG[0][keep_PG[0]], [2.475, -0.354], atol=1e-3)
+    assert not adv_PG[~keep_PG].any()
+
+
+CUT = [[False] + [True] * 7, [True] * 8]  # the only right one of the first prompt
+
+
+@pytest.mark.parametrize(
+    ("overlong", "others", "seen"),
+    [("train", -0.354, True), ("mask", -0.354, True), ("drop", 0, False)],
+)
+def test_overlong_filtering_masks_the_loss_and_not_the_statistics(overlong, others, seen):
+    adv_PG, keep_PG, seen_PG = weighed(CUT, filter=FilterConfig(overlong=overlong))
+    assert keep_PG[0, 0] == (overlong == "train") and keep_PG[0, 1:].all()
+    assert seen_PG[0, 0] == seen and (adv_PG[0, 0] > 0) == (overlong == "train")
+    np.testing.assert_allclose(adv_PG[0, 1:], others, atol=1e-3)
+
+
+def test_what_is_replayed_may_have_to_be_strong():
+    replay = ReplayConfig(name="random", min_advantage=1.0)
+    adv_PG, keep_PG, _ = weighed(replayed=(True, False), replay=replay)
+    assert keep_PG[0].tolist() == [True] + [False] * 7 and keep_PG[1].all()
+
+
+def test_replayed_rows_stand_behind_the_others():
+    got = collect(FilterConfig(), 1, 1, [], lambda: [row(GOOD, prompt_id=1)])
+    got = got.with_replayed([row(GOOD, prompt_id=2)])
+    assert [r.drawn.prompt_id for r in got.rows] == [1, 2] and got.replayed == 1
 
 
 def test_a_row_survives_json_exactly():

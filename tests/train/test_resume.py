@@ -43,7 +43,18 @@ def test_fields_that_decide_what_is_learnt_may_not_change():
         for field in names(plain())
         if any(fnmatch.fnmatchcase(field, pattern) for pattern in resume.MAY_CHANGE)
     }
-    for section in ("optim", "objective", "advantage", "filter", "shaping", "sampling", "tasks"):
+    for section in (
+        "optim",
+        "objective",
+        "advantage",
+        "filter",
+        "shaping",
+        "sampling",
+        "tasks",
+        "selection",
+        "curriculum",
+        "replay",
+    ):
         assert not [field for field in free if field.startswith(section + ".")], section
     for field in ("seed", "responses", "max_tokens", "batch.prompts", "batch.minibatches"):
         assert field not in free

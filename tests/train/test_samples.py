@@ -34,8 +34,15 @@ def test_every_row_is_told_what_became_of_it():
         (wrong, "all wrong"),
         (waits, "surplus"),
     ]
-    assert {f.fate for f in told} == set(samples.FATES)
+    assert {f.fate for f in told} == set(samples.FATES) - {"all equal"}
     assert told[1].adv_G.tolist() == [4, 5, 6, 7] and told[2].adv_G is None
+
+
+def test_rows_that_are_equal_and_neither_right_nor_wrong_are_told_apart():
+    config = FilterConfig(criterion="accuracy_spread")
+    rows = [row("ocr", [each] * 4) for each in (0, 0.5, 1)]
+    told = samples.fates(Collected([], [], rows, 1, 0), None, config)
+    assert [f.fate for f in told] == ["all wrong", "all equal", "all right"]
 
 
 def test_a_step_without_an_update_has_no_advantages():

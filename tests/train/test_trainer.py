@@ -20,7 +20,7 @@ from tests import tiny
 P, G, T, N = 8, 2, 3, 4  # N minibatches
 
 
-def columns(bound, gaps, kl=0.0):
+def columns(bound, gaps, kl=0.0, keep_PG=None):
     """StepBatch's columns of 8 rows in 4 minibatches (rows 3 and 4 carried over), and how many
     minibatches were scored; the sampler said -1 everywhere, the trainer says -2."""
     calls = []
@@ -63,7 +63,9 @@ def columns(bound, gaps, kl=0.0):
     trainer.programs = types.SimpleNamespace(score=score)
     trainer.clock = Clock()
     trainer.gaps = collections.deque(gaps)
-    return trainer._columns(rows, np.zeros((P, G), np.float32), step=6)[0], calls
+    adv_PG = np.arange(P * G, dtype=np.float32).reshape(P, G)
+    keep_PG = np.ones((P, G), bool) if keep_PG is None else keep_PG
+    return trainer._columns(rows, adv_PG, keep_PG, step=6)[0], calls
 
 
 def test_old_log_probs_of_the_first_minibatch_are_never_read_and_not_computed():
@@ -73,6 +75,15 @@ def test_old_log_probs_of_the_first_minibatch_are_never_read_and_not_computed():
     np.testing.assert_array_equal(got["old_logp_PGT"][:, 0, 0], expected_P)
     assert got["on_policy_P"].tolist() == [True, True, True, False, False, True, True, True]
     assert columns(bound=0.0, gaps=[0.0], kl=0.1)[1] == ["now"] * (N - 1) + ["reference"] * N
+
+
+def test_responses_that_are_not_kept_have_no_tokens_in_the_update():
+    whole, _ = columns(bound=0.0, gaps=[0.0])
+    assert whole["mask_PGT"].all()
+    keep_PG = np.arange(P * G).reshape(P, G) % 3 > 0
+    got, _ = columns(bound=0.0, gaps=[0.0], keep_PG=keep_PG)
+    np.testing.assert_array_equal(got["mask_PGT"], np.repeat(keep_PG[..., None], T, axis=2))
+    np.testing.assert_array_equal(got["adv_PG"], whole["adv_PG"])
 
 
 @pytest.mark.parametrize(
