@@ -6,8 +6,8 @@ The command line and the file say the same; `Plan.plain` is the file's form:
      "arms": {"ours": {"advantage.name": "g2rpo"}, "grpo": {"advantage.name": "grpo"}},
      "grid": {"optim.lr": [1e-4, 3e-4]}, "seeds": [0, 1, 2], "baseline": "grpo"}
 
-`grid` multiplies the arms. A baseline is the name of an arm, or fields: then each arm is compared
-with the arm that differs from it in these alone.
+`grid` multiplies the arms. A baseline is the name of an arm, or fields (FIELD=VALUE,... or an
+object): then each arm is compared with the arm that differs from it in these alone.
 """
 
 import dataclasses
@@ -259,9 +259,7 @@ def from_flags(
     if seeds:
         out["seeds"] = list(seeds)
     if baseline:
-        parts = split(baseline)
-        fields = all("=" in part for part in parts) and baseline not in (content.get("arms") or {})
-        out["baseline"] = dict(assignment(p, "baseline") for p in parts) if fields else baseline
+        out["baseline"] = baseline
     return out
 
 
@@ -333,9 +331,11 @@ def _seeds(content: Mapping[str, Any]) -> tuple[int, ...]:
 def _baseline(asked: Any, plan: Plan) -> str | Fields | None:
     if not asked:
         return None
-    if isinstance(asked, str):
+    if isinstance(asked, str) and (_folder_name(asked) in plan.arms or "=" not in asked):
         lookup(plan.arms, _folder_name(asked), kind="arm as the baseline")
         return _folder_name(asked)
+    if isinstance(asked, str):
+        asked = dict(assignment(part, "baseline") for part in split(asked))
     texts = _texts(asked, "baseline")
     _check_fields(_parsed(plan.config, {}), texts)
     fields = typed_values(plan.config, texts)
