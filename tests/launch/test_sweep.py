@@ -16,7 +16,6 @@ SMALL = {
     "batch.prompts": 8,
     "eval.prompts": 12,
     "data.test": "embedded:test?rows=12&seed=0",
-    "filter.enabled": False,
 }
 
 
