@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "g2rpo_jax"
 # Level of each module or folder; imports go to a higher number, or stay inside a folder.
 LEVELS = {
     "neuron": 1,
+    "sweep": 1,
     "plan": 1,
     "train": 2,
     "config": 3,
