@@ -129,7 +129,7 @@ FOR_ESTIMATORS = (
     Paper(
         "RiskPO",
         "RiskPO: Risk-based Policy Optimization via Verifiable Reward",
-        adv("riskpo"),
+        adv("risk_po"),
         "bundles of five prompts that stay together, and quantiles carried from step to step",
     ),
     Paper(
