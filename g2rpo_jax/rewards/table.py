@@ -5,8 +5,9 @@
 name, and `ENSEMBLES` put several together.
 """
 
+import collections
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from g2rpo_jax import tables
@@ -49,7 +50,7 @@ class Mode(NamedTuple):
     """How texts are read and which table scores them."""
 
     response: Callable[[str, str], parse.Parts]
-    rewards: dict[str, Reward]
+    rewards: Mapping[str, Reward]
 
 
 class Graded(NamedTuple):
@@ -277,6 +278,6 @@ RELEASE: dict[str, Reward] = {
     "segmentation": Reward(release.segmentation, release.structure(release.has_target)),
 }
 MODES = {
-    "sound": Mode(parse.response, REWARDS | ALTERNATIVES),
-    "release": Mode(release.response, REWARDS | ALTERNATIVES | RELEASE),
+    "sound": Mode(parse.response, collections.ChainMap(REWARDS, ALTERNATIVES)),
+    "release": Mode(release.response, collections.ChainMap(RELEASE, REWARDS, ALTERNATIVES)),
 }
