@@ -21,6 +21,11 @@ prompt's group and A the advantages; other letters are those of the function nam
 in `g2rpo_jax/`, whose docstring says more. A source that says "likely" means that the formula was
 taken from the paper's text and could not be held against the authors' code.
 """
+BY_PAPER = """## By paper
+
+Which line trains by which published method. Where a part of one is left out, or done otherwise, the
+entry's source says so.
+"""
 
 
 def page() -> str:
@@ -44,7 +49,7 @@ def page() -> str:
         head = ("name", "what", "formula", "cost", "code", "source")
         parts.append(_table(head, [_row(one) for one in rows]))
     here = {paper: reached(paper, flags) for paper in PAPERS}
-    parts.append("## By paper\n\nWhich line trains by which published method.\n")
+    parts.append(BY_PAPER)
     rows = [
         (_text(paper.name), _text(paper.title), "<br>".join(map(_text, ways)))
         for paper, ways in here.items()

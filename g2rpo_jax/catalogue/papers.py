@@ -75,6 +75,7 @@ FOR_ESTIMATORS = (
         "KRPO",
         "Kalman Filter Enhanced Group Relative Policy Optimization",
         adv("krpo"),
+        "the gains of its filter, which could not be established",
     ),
     Paper("NGRPO", "NGRPO: Negative-enhanced Group Relative Policy Optimization", adv("ngrpo")),
     Paper("MAPO", "MAPO: Mixed Advantage Policy Optimization", adv("mapo")),
@@ -177,6 +178,7 @@ FOR_ESTIMATORS = (
         "EGSW",
         "Entropy-guided sequence weighting for efficient exploration",
         adv("egsw"),
+        "its function alone, an entry of the estimators; the formula is likely",
     ),
     Paper(
         "TEMPO",
