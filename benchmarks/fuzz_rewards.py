@@ -58,6 +58,15 @@ TRUTHS = {
         '{"time": 1.5, "boxes": [0, 0, 10, 10], "positive_points": [[1, 1], [2, 2], [3, 3]], '
         '"negative_points": [[4, 4], [5, 5], [6, 6]]}'
     ],
+    ("counting", "image"): ["27", "0"],
+    ("detection", "image"): ['{"boxes": [[0, 0, 10, 10], [5, 5, 20, 20]], "scores": [1, 1]}'],
+    ("trajectory", "image"): ['{"points": [[0, 0], [10, 10], [10, 900]]}'],
+    ("label set", "text"): ["sinus rhythm; left axis deviation"],
+    ("GUI action", "image"): [
+        '{"action": "click", "boxes": [0, 0, 10, 10]}',
+        '{"action": "type", "text": "flights to Rome"}',
+    ],
+    ("tool calls", "text"): ['{"calls": [{"name": "f", "parameters": {"x": [1, true]}}]}'],
 }
 FRAGMENTS = (
     "NaN Infinity -Infinity 1e400 -1e-400 0 -0 007 1_000 0x10 \uff13 \u0664\u0662 \u00b2 "

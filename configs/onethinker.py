@@ -28,6 +28,12 @@ PERCEPTION = (
     "tracking",
     "segmentation_image",
     "segmentation_video",
+    "counting",
+    "detection",
+    "trajectory",
+    "label_set",
+    "gui_action",
+    "tool_calls",
 )
 
 

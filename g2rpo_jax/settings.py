@@ -179,7 +179,8 @@ class TaskConfig:
 
     Attributes:
       reward: what scores its responses: empty for the reward of each row's problem type, the name
-        of another problem type, or "module:function" of your own (docs/rewards.md).
+        of another reward ("giou", "worst(OCR, bleu)"), or "module:function" of your own
+        (docs/rewards.md).
       format_weight: share of the accuracy weight that goes to the format; None: as
         reward.format_weight.
       length_weight: the same for the length reward; None: as shaping.length_weight.

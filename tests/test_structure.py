@@ -35,6 +35,7 @@ LEVELS = {
     "tables": 9,
     "platform": 8,
     "cli": 8,
+    "catalogue": 1,
 }
 SAME_LEVEL = {
     ("models", "parallel"),

@@ -57,6 +57,29 @@ ANSWER_SHAPE = {
         '[[90, 300], [200, 500], [300, 800]], "negative_points": [[10, 10], [600, 300], '
         "[900, 950]]}</answer>"
     ),
+    "counting": "The answer is one whole number. Example: <answer>27</answer>",
+    "detection": (
+        "The answer is a list of boxes as JSON, corners in thousandths of the image, with your "
+        "confidence in each from 0 to 1. Example: "
+        '<answer>{"boxes": [[35, 227, 437, 932], [500, 80, 610, 300]], "scores": [0.9, 0.6]}'
+        "</answer>"
+    ),
+    "trajectory": (
+        "The answer is a path as JSON, points in their order in thousandths of the image. "
+        'Example: <answer>{"points": [[100, 700], [250, 520], [400, 500]]}</answer>'
+    ),
+    "label set": (
+        "The answer is every label that applies, separated by semicolons. "
+        "Example: <answer>sinus rhythm; left axis deviation</answer>"
+    ),
+    "GUI action": (
+        "The answer is one action as JSON, with a point in thousandths of the screen or a text "
+        'where it needs them. Example: <answer>{"action": "click", "point": [512, 88]}</answer>'
+    ),
+    "tool calls": (
+        "The answer is a list of calls as JSON. Example: "
+        '<answer>{"calls": [{"name": "weather", "parameters": {"city": "Rome"}}]}</answer>'
+    ),
 }
 
 

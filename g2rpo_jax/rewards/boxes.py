@@ -24,11 +24,29 @@ class Target(NamedTuple):
 def spatial_grounding(answer: str, truth: str, data_type: str = "image") -> float:
     """Intersection over union of the two boxes `{"boxes": [x1, y1, x2, y2]}`, in 0..1000.
 
+        R = area(A and B) / area(A or B)
+
     Raises:
       Unscorable: the answer has no box of finite numbers, or (bad_truth) the truth has none.
+    Source: the reward of OneThinker's grounding rows (2025).
     """
     right = parse.of_the_row(box, truth)
     return iou(box(answer), right)
+
+
+def generalised_grounding(answer: str, truth: str, data_type: str = "image") -> float:
+    """Generalised IoU of two boxes on [0, 1]: apart, they still earn more the nearer they are.
+
+        R = (GIoU + 1) / 2,  GIoU = IoU - (area of the hull - area(A or B)) / area of the hull
+
+    1 for the same box, at most 1/2 for boxes that do not meet. 0 if a box has no area. As no box
+    earns exactly 0, `filter` drops no row for being wholly wrong.
+    Raises:
+      Unscorable: the answer has no box of finite numbers, or (bad_truth) the truth has none.
+    Source: VLA-R1, "Enhancing Reasoning in Vision-Language-Action Models" (2025).
+    """
+    right = parse.of_the_row(box, truth)
+    return generalised_iou(box(answer), right)
 
 
 def box_structure(answer: str, truth: str, data_type: str = "image") -> float:
@@ -39,11 +57,13 @@ def box_structure(answer: str, truth: str, data_type: str = "image") -> float:
 def segmentation(answer: str, truth: str, data_type: str = "image") -> float:
     """Box and points on and beside an object; in a video also the time of the frame.
 
-    image: 0.5 IoU + 0.25 sim(positive points) + 0.25 sim(negative points)
-    video: 0.3 IoU + 0.3 exp(-|t - t'| / 2 s) + 0.2 sim(positive) + 0.2 sim(negative)
+        image: 0.5 IoU + 0.25 sim(positive points) + 0.25 sim(negative points)
+        video: 0.3 IoU + 0.3 exp(-|t - t'| / 2 s) + 0.2 sim(positive) + 0.2 sim(negative)
+
     Raises:
       Unscorable: a part is missing in the answer, or (bad_truth) in the truth; bad_truth too for
         a data type other than image and video.
+    Source: the reward of OneThinker's segmentation rows (2025).
     """
     right = parse.of_the_row(lambda text: target(text, data_type), truth)
     said = target(answer, data_type)
@@ -113,3 +133,17 @@ def iou(a: Sequence[float], b: Sequence[float]) -> float:
     both = width * height
     # Rounding of the sum could put the quotient an ulp above 1.
     return min(1.0, both / (area_a + area_b - both))
+
+
+def generalised_iou(a: Sequence[float], b: Sequence[float]) -> float:
+    """(GIoU + 1) / 2 of two boxes, in [0, 1]; 0 if either has no area."""
+    area_a = max(0.0, a[2] - a[0]) * max(0.0, a[3] - a[1])
+    area_b = max(0.0, b[2] - b[0]) * max(0.0, b[3] - b[1])
+    if min(area_a, area_b) <= 0.0:
+        return 0.0
+    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    either = area_a + area_b - width * height
+    hull = (max(a[2], b[2]) - min(a[0], b[0])) * (max(a[3], b[3]) - min(a[1], b[1]))
+    # The union lies inside the hull, up to rounding.
+    return min(1.0, 0.5 * (iou(a, b) + min(1.0, either / hull)))

@@ -14,8 +14,12 @@ Boxes = dict[str, list[float] | None]  # by frame key; None where the value is n
 def temporal_grounding(answer: str, truth: str, data_type: str = "video") -> float:
     """Intersection over union of the two spans `{"time": [start, end]}`, seconds.
 
+        R = max(0, min end - max start) / (max end - min start)
+
     Raises:
       Unscorable: the answer has no span of finite numbers, or (bad_truth) the truth has none.
+    Source: the reward of OneThinker's temporal grounding rows (2025); Temporal-R1 and VideoChat-R1
+    (2025) have the same.
     """
     right = parse.of_the_row(lambda text: span(parse.json_object(text)), truth)
     return span_iou(span(parse.json_object(answer)), right)
@@ -29,10 +33,13 @@ def span_structure(answer: str, truth: str, data_type: str = "video") -> float:
 def tracking(answer: str, truth: str, data_type: str = "video") -> float:
     """Mean box IoU over the truth's frames `{"boxes": {"1": [x1, y1, x2, y2], ...}}`.
 
+        R = mean over the truth's frames of IoU
+
     A frame that the answer lacks, or whose value is no box, counts 0; further frames count nothing.
     Raises:
       Unscorable: the answer has no boxes by frame, or (bad_truth) the truth has none or a broken
         one.
+    Source: the reward of OneThinker's tracking rows (2025).
     """
     right = parse.of_the_row(lambda text: whole_boxes(parse.json_object(text)), truth)
     return mean_iou(boxes(parse.json_object(answer)), right)
@@ -45,13 +52,16 @@ def tracking_structure(answer: str, truth: str, data_type: str = "video") -> flo
 
 
 def spatial_temporal_grounding(answer: str, truth: str, data_type: str = "video") -> float:
-    """0.5 IoU of the spans + 0.5 mean box IoU over the truth's frames.
+    """IoU of the spans and mean box IoU over the truth's frames, one half each.
+
+        R = 0.5 IoU(spans) + 0.5 mean over the truth's frames of IoU(boxes)
 
     A frame that the answer lacks counts 0. (The release takes the mean over the frames that both
     have, so that one easy frame can stand for all: see `release`.) An answer without boxes or
     without a span keeps the other half.
     Raises:
       Unscorable: the answer is no JSON object, or (bad_truth) the truth lacks a part.
+    Source: the reward of OneThinker's spatial-temporal grounding rows (2025), with another mean.
     """
     right_span, right_boxes = parse.of_the_row(_span_and_boxes, truth)
     value = parse.json_object(answer)

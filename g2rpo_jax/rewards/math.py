@@ -16,12 +16,16 @@ _PLAIN = re.compile(
 
 
 def equal_if_plain(answer: str, truth: str, data_type: str = "image") -> float | None:
-    """1 or 0 where plain comparison can tell, else None: `symbolic` has to.
+    """1 if two numbers or formulas are equal, else 0; None where only `symbolic` can tell.
+
+        R = [a = y], as plain numbers or texts, else by math-verify in a child process
 
     Equal texts (white space aside) are equal. Two plain numbers are compared as math-verify does:
     exactly if both are integers, after rounding to six decimals otherwise.
     Raises:
       Unscorable: no_expression for an empty answer; too_long; bad_truth (the truth is too long).
+    Cost: a call of math-verify, about 5 ms of a child process, for what is no plain number
+    Source: the reward of OneThinker's math rows (2025); the package math-verify.
     """
     if len(truth) > MAX_MATH_CHARS:
         raise Unscorable("bad_truth")

@@ -2,7 +2,7 @@
 
 import collections
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from g2rpo_jax.rewards.parse import Unscorable
 from g2rpo_jax.rewards.stem import stem
@@ -20,31 +20,47 @@ _WORD = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]++")
 def open_ended(answer: str, truth: str, data_type: str = "image") -> float:
     """Mean of the F-measures of ROUGE-1, ROUGE-2 and ROUGE-L, on stemmed words.
 
+        R = (F_1 + F_2 + F_L) / 3,  F = 2 shared / (said + right)
+
     For a truth of one word ROUGE-2 does not exist and is left out (the release counts it as 0, so
     that no answer to such a row gets more than 2/3). Words may be of any script (the release knows
     a-z and 0-9 alone).
     Raises:
       Unscorable: no_words; too_long; bad_truth: no words in the truth, or more than
         MAX_TRUTH_WORDS.
-    Source: Lin 2004; equal to the package rouge-score with its stemmer, on ASCII.
+    Source: Lin, "ROUGE" (2004); the reward of OneThinker's open-ended rows (2025); equal to the
+    package rouge-score with its stemmer, on ASCII.
     """
-    right = words(truth) if len(truth) <= MAX_CHARS else []
+    said, right = both(answer, truth, words)
+    return mean_f(said, right, pairs=len(right) > 1)
+
+
+def both(answer: str, truth: str, read: Callable[[str], list[str]]) -> tuple[list[str], list[str]]:
+    """The words of an answer and of its truth, as `read` finds them, neither empty.
+
+    Raises:
+      Unscorable: no_words; too_long; bad_truth: no words in the truth, or more than
+        MAX_TRUTH_WORDS.
+    """
+    right = read(truth) if len(truth) <= MAX_CHARS else []
     if not 0 < len(right) <= MAX_TRUTH_WORDS:
         raise Unscorable("bad_truth")
     if len(answer) > MAX_CHARS:
         raise Unscorable("too_long")
-    said = words(answer)
+    said = read(answer)
     if not said:
         raise Unscorable("no_words")
-    return mean_f(said, right, pairs=len(right) > 1)
+    return said, right
+
+
+def plain_words(text: str) -> list[str]:
+    """Lower-case words as they stand."""
+    return _WORD.findall(text.lower())
 
 
 def words(text: str) -> list[str]:
     """Stemmed lower-case words; stemmed are those of more than 3 letters a-z and digits."""
-    return [
-        stem(word) if len(word) > 3 and word.isascii() else word
-        for word in _WORD.findall(text.lower())
-    ]
+    return [stem(word) if len(word) > 3 and word.isascii() else word for word in plain_words(text)]
 
 
 def mean_f(said: Sequence[str], right: Sequence[str], pairs: bool = True) -> float:

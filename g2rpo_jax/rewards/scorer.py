@@ -16,7 +16,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from absl import logging
 
-from g2rpo_jax import tables
 from g2rpo_jax.rewards import parse, table
 from g2rpo_jax.rewards.pool import Pool
 from g2rpo_jax.rewards.settings import (
@@ -27,7 +26,7 @@ from g2rpo_jax.rewards.settings import (
     TaskReward,
     is_dotted,
 )
-from g2rpo_jax.rewards.table import REWARDS, Graded
+from g2rpo_jax.rewards.table import Graded
 
 INLINE_CHARS = 20_000  # of a response and its row's answer together
 MAX_VERDICTS = 20_000
@@ -48,7 +47,7 @@ class Scorer:
       config: default RewardConfig().
       by_task: what differs for the rows of some tasks, by task name.
     Raises:
-      ValueError: a reward's name is neither a key of REWARDS nor a path to a function.
+      ValueError: a reward's name is neither one that `table.named` knows nor a path to a function.
     """
 
     def __init__(
@@ -83,12 +82,14 @@ class Scorer:
 
     @staticmethod
     def _checked(name: str, task: TaskReward) -> TaskReward:
-        if task.reward and not is_dotted(task.reward) and task.reward not in REWARDS:
-            hint = tables.nearest(task.reward, REWARDS) or "."
-            raise ValueError(
-                f"the reward {task.reward!r} of task {name!r} is neither a problem type nor a path "
-                f"'module:function'{hint} Known: {', '.join(REWARDS)}."
-            )
+        if task.reward and not is_dotted(task.reward):
+            try:
+                table.named(task.reward)
+            except ValueError as problem:
+                raise ValueError(
+                    f"the reward {task.reward!r} of task {name!r} is neither a built-in one nor a"
+                    f" path 'module:function': {problem}"
+                ) from None
         return task
 
     @property
@@ -122,10 +123,11 @@ class Scorer:
         self._pool.close()
 
     def _kind(self, item: Item) -> str:
-        """The problem type that an item is scored as."""
+        """The problem type that an item is scored as, or what its task names instead."""
         task = self._tasks.get(item.task)
-        named = task.reward if task and task.reward in REWARDS else item.problem_type
-        return table.canonical(named)
+        if task and task.reward and not is_dotted(task.reward):
+            return task.reward
+        return table.canonical(item.problem_type)
 
     def _path(self, item: Item) -> str:
         """The custom reward of an item, or an empty string."""
@@ -165,7 +167,7 @@ class Scorer:
                 graded[i] = table.grade(*item[:2], kinds[i], item.data_type, **self._how)
         asking = self._judge.begin(list(judged.values())) if judged else None
         requests = [
-            {"op": "grade", "symbolic": REWARDS[kinds[i]].symbolic} | _texts(batch[i], kinds[i])
+            {"op": "grade", "symbolic": table.named(kinds[i]).symbolic} | _texts(batch[i], kinds[i])
             for i in far
         ]
         pending = {i: found.pending for i, found in graded.items() if found.pending}

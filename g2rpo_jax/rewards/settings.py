@@ -105,7 +105,8 @@ class TaskReward:
 
     Attributes:
       reward: "" for the reward of the row's problem type (after `RewardConfig.custom`, if any); a
-        key of REWARDS; or "module:function", a custom reward.
+        key of REWARDS or ALTERNATIVES; an ensemble of them, such as "worst(OCR, bleu)"; or
+        "module:function", a custom reward.
       format_weight: None for RewardConfig's.
     """
 

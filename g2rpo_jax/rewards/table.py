@@ -1,14 +1,31 @@
 """What scores which problem type, and the score of one response as far as it needs no child.
 
 `REWARDS` at the foot has one entry per problem type; a new one is one entry there (and in
-`RELEASE` if the release scores it otherwise).
+`RELEASE` if the release scores it otherwise). `ALTERNATIVES` are further rewards that a task may
+name, and `ENSEMBLES` put several together.
 """
 
-from collections.abc import Callable
+import collections
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from g2rpo_jax import tables
-from g2rpo_jax.rewards import answers, boxes, frames, math, parse, release, rouge, text
+from g2rpo_jax.rewards import (
+    actions,
+    answers,
+    bleu,
+    boxes,
+    detection,
+    ensembles,
+    frames,
+    math,
+    parse,
+    release,
+    rouge,
+    text,
+    trajectory,
+)
 
 Symbolic = Callable[[str, str], float]  # (answer, truth) -> in [0, 1]
 
@@ -33,7 +50,7 @@ class Mode(NamedTuple):
     """How texts are read and which table scores them."""
 
     response: Callable[[str, str], parse.Parts]
-    rewards: dict[str, Reward]
+    rewards: Mapping[str, Reward]
 
 
 class Graded(NamedTuple):
@@ -60,12 +77,12 @@ def grade(
     """Scores one response, symbolic comparison left pending.
 
     Args:
-      problem_type: a key of REWARDS, as `canonical` gives it.
+      problem_type: a key of REWARDS, as `canonical` gives it, or what `named` takes.
       untagged: a response without answer tags is scored as if all of it were the answer.
       skip_accuracy: leave accuracy 0: somebody else decides it.
     """
     how = MODES[mode]
-    reward = how.rewards[problem_type]
+    reward = how.rewards.get(problem_type) or named(problem_type, mode)
     accuracy, structure, failure, pending = 0.0, 0.0, None, None
     try:
         parts = how.response(response, think_tag)
@@ -103,6 +120,32 @@ def resolved(graded: Graded, verdict: float | str) -> Graded:
 def failed(kind: str) -> Graded:
     """The score where the scoring failed: all 0."""
     return Graded(0.0, 0.0, 0.0, kind)
+
+
+@functools.lru_cache
+def named(name: str, mode: str = "sound") -> Reward:
+    """The reward that a task names: a key of REWARDS or ALTERNATIVES, or an ensemble of such.
+
+    Raises:
+      ValueError: an unknown name, or an ensemble that cannot be put together.
+    """
+    known = MODES[mode].rewards
+    ensemble = ensembles.members(name, known)
+    if ensemble is None:
+        return tables.lookup(known, name, kind="reward")
+    combine, parts = ensemble
+    rewards = [known[part] for part in parts]
+    symbolic = [part for part, reward in zip(parts, rewards, strict=True) if reward.symbolic]
+    if symbolic:
+        raise ValueError(
+            f"{name!r}: {symbolic[0]!r} is compared in a child process, one answer at a time, and"
+            " cannot be part of an ensemble: leave it out, or write a reward of your own"
+        )
+    accuracies = [reward.accuracy for reward in rewards]
+    return Reward(
+        functools.partial(ensembles.accuracy, combine, accuracies),
+        lambda *row: min(reward.structure(*row) for reward in rewards),
+    )
 
 
 def no_structure(answer: str, truth: str, data_type: str = "image") -> float:
@@ -179,6 +222,12 @@ TYPE_TASKS = (
     "tracking",
     "segmentation_image",
     "segmentation_video",
+    "counting",
+    "detection",
+    "trajectory",
+    "label_set",
+    "gui_action",
+    "tool_calls",
 )
 # problem_type -> what scores it
 REWARDS: dict[str, Reward] = {
@@ -195,8 +244,24 @@ REWARDS: dict[str, Reward] = {
     ),
     "tracking": Reward(frames.tracking, frames.tracking_structure),
     "segmentation": Reward(boxes.segmentation, boxes.segmentation_structure),
+    "counting": Reward(answers.counting, no_structure),
+    "detection": Reward(detection.detection, detection.detection_structure),
+    "trajectory": Reward(trajectory.trajectory, trajectory.trajectory_structure),
+    "label set": Reward(answers.label_set, no_structure),
+    "GUI action": Reward(actions.gui_action, actions.gui_structure),
+    "tool calls": Reward(actions.tool_calls, actions.tool_structure),
 }
-# The same by the authors' code.
+# name -> a reward that a task may name for its rows in place of their problem type's
+ALTERNATIVES: dict[str, Reward] = {
+    "choice subset": Reward(answers.choice_subset, no_structure),
+    "giou": Reward(boxes.generalised_grounding, boxes.box_structure),
+    "detection precision": Reward(detection.detection_precision, detection.detection_structure),
+    "bleu": Reward(bleu.bleu, no_structure),
+    "bleu and rouge": Reward(bleu.bleu_and_rouge, no_structure),
+    "strict GUI action": Reward(actions.strict_gui_action, actions.gui_structure),
+}
+ENSEMBLES = ensembles.ENSEMBLES
+# Problem types that the authors' code scores otherwise.
 RELEASE: dict[str, Reward] = {
     "multiple choice": Reward(release.multiple_choice, no_structure),
     "numerical": Reward(release.numerical, no_structure),
@@ -213,6 +278,6 @@ RELEASE: dict[str, Reward] = {
     "segmentation": Reward(release.segmentation, release.structure(release.has_target)),
 }
 MODES = {
-    "sound": Mode(parse.response, REWARDS),
-    "release": Mode(release.response, RELEASE),
+    "sound": Mode(parse.response, collections.ChainMap(REWARDS, ALTERNATIVES)),
+    "release": Mode(release.response, collections.ChainMap(RELEASE, REWARDS, ALTERNATIVES)),
 }

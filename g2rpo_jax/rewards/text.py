@@ -10,12 +10,14 @@ MAX_TRUTH_WORDS = 10_000
 
 
 def ocr(answer: str, truth: str, data_type: str = "image") -> float:
-    """max(0, 1 - word error rate): words are what white space separates; case counts.
+    """One less the word error rate; words are what white space separates, and case counts.
 
-    WER = edit distance between the two lists of words / words of the truth. For a truth without
-    words: 1 for an answer without words, else 0.
+        R = max(0, 1 - WER),  WER = edit distance of the two lists of words / words of the truth
+
+    For a truth without words: 1 for an answer without words, else 0.
     Raises:
       Unscorable: bad_truth, if the truth has more than MAX_TRUTH_WORDS words.
+    Source: the reward of OneThinker's OCR rows (2025).
     """
     right = truth.split()
     if len(right) > MAX_TRUTH_WORDS:

@@ -1,4 +1,4 @@
-"""Multiple choice, numerical, regression."""
+"""Multiple choice, numerical, regression, counting, label sets."""
 
 from fractions import Fraction
 
@@ -6,7 +6,14 @@ import hypothesis as hyp
 import pytest
 from hypothesis import strategies as st
 
-from g2rpo_jax.rewards.answers import multiple_choice, numerical, regression
+from g2rpo_jax.rewards.answers import (
+    choice_subset,
+    counting,
+    label_set,
+    multiple_choice,
+    numerical,
+    regression,
+)
 from g2rpo_jax.rewards.parse import Unscorable
 
 
@@ -112,3 +119,77 @@ def test_regression_on_a_threshold_misses_it(k, y, side):
 )
 def test_regression_worked_by_hand(answer, truth, right):
     assert regression(answer, truth) == right
+
+
+@pytest.mark.parametrize(
+    ("said", "right", "score"),
+    [
+        ("A, C", "AC", 1.0),
+        ("A", "AC", 0.5),
+        ("C", "A, C", 0.5),
+        ("a", "AC", 0.5),
+        ("A, B, C", "AC", 0.0),  # one wrong option spoils it
+        ("B", "AC", 0.0),
+        ("", "AC", 0.0),
+        ("AA", "AC", 0.0),
+        ("B. a cat", "BD", 0.5),
+        ("B", "B", 1.0),
+        ("no", "yes", 0.0),  # words are no options
+        ("es", "yes", 0.0),
+        ("yes", "yes", 1.0),
+    ],
+)
+def test_a_part_of_the_right_options_earns_its_share(said, right, score):
+    assert choice_subset(said, right) == score
+
+
+@pytest.mark.parametrize(
+    ("said", "right", "score"),
+    [
+        ("100", "100", 1.0),
+        ("90", "100", 1.4 / 1.5),
+        ("110", "100", 1.4 / 1.5),
+        ("51", "100", 1.01 / 1.5),
+        ("50", "100", 0.0),  # one half is too much
+        ("150", "100", 0.0),
+        ("0", "100", 0.0),
+        ("0", "0", 1.0),
+        ("1", "0", 0.0),
+        ("1e300", "7", 0.0),
+    ],
+)
+def test_counting_worked_by_hand(said, right, score):
+    assert counting(said, right) == pytest.approx(score)
+
+
+@hyp.given(st.integers(1, 10**6), st.integers(0, 10**6), st.integers(0, 10**6))
+def test_a_nearer_count_earns_no_less(right, a, b):
+    near, far = sorted((a, b), key=lambda said: abs(said - right))
+    found, worse = counting(str(near), str(right)), counting(str(far), str(right))
+    assert 1.0 >= found >= worse >= 0.0
+    assert worse == 0.0 or worse > 2 / 3
+
+
+@pytest.mark.parametrize(
+    ("said", "right", "score"),
+    [
+        ("a; b", "B;A", 1.0),
+        ("a", "a; b", 0.5),
+        ("a; c", "a; b", 1 / 3),
+        ("a\nb;;", "a;b", 1.0),
+        ("left axis deviation", "left axis deviation; sinus rhythm", 0.5),
+        ("c", "a", 0.0),
+    ],
+)
+def test_label_sets_worked_by_hand(said, right, score):
+    assert label_set(said, right) == pytest.approx(score)
+    assert label_set(said, right) == label_set(right, said)
+
+
+def test_what_names_no_labels():
+    with pytest.raises(Unscorable) as caught:
+        label_set(" ;\n", "a")
+    assert caught.value.kind == "no_labels"
+    with pytest.raises(Unscorable) as caught:
+        label_set("a", ";")
+    assert caught.value.kind == "bad_truth"

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from g2rpo_jax.rewards.boxes import (
     box_structure,
+    generalised_grounding,
+    generalised_iou,
     iou,
     points_similarity,
     segmentation,
@@ -72,6 +74,39 @@ def test_a_box_with_an_area_equals_itself(x, y, width, height):
 )
 def test_iou_worked_by_hand(said, right):
     assert spatial_grounding(answer(*said), answer(0, 0, 100, 100)) == pytest.approx(right)
+
+
+@pytest.mark.parametrize(
+    ("said", "right"),
+    [
+        ((0, 0, 100, 100), 1.0),
+        ((0, 0, 100, 50), 0.75),  # inside: the hull is the union
+        ((100, 0, 200, 100), 0.5),  # touches: IoU 0, hull = union
+        ((200, 0, 300, 100), (0 - 1 / 3 + 1) / 2),  # a gap of a third of the hull
+        # a corner of a quarter: union 17500, hull 22500
+        ((50, 50, 150, 150), (2500 / 17500 - 5000 / 22500 + 1) / 2),
+        ((100, 100, 0, 0), 0.0),  # corners swapped: no area
+        ((5, 5, 5, 5), 0.0),
+    ],
+)
+def test_generalised_iou_worked_by_hand(said, right):
+    found = generalised_grounding(answer(*said), answer(0, 0, 100, 100))
+    assert found == pytest.approx(right)
+
+
+@hyp.given(any_box, any_box)
+def test_generalised_iou_is_symmetric_and_bounded_by_iou(a, b):
+    assert 0.0 <= generalised_iou(a, b) <= 1.0
+    assert generalised_iou(a, b) == generalised_iou(b, a)
+    # GIoU <= IoU
+    assert generalised_iou(a, b) <= 0.5 * (1 + iou(a, b)) + 1e-12
+
+
+@hyp.given(st.integers(1, 50), st.integers(0, 400))
+def test_the_further_apart_the_less(side, gap):
+    here = [0, 0, side, side]
+    near, far = ([x, 0, x + side, side] for x in (side + gap, side + gap + 1))
+    assert 0.0 < generalised_iou(here, far) < generalised_iou(here, near) <= 0.5
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,32 @@ CASES = {
         (target(boxes=[0, 0, 10, 5]), 0.75, 0.5),
         target(positive_points=points(1, 2)),
     ),
+    "counting": ("20", "20", ("17", 1.35 / 1.5, 0.5), "many"),
+    "detection": (
+        '{"boxes": [[0, 0, 10, 10], [20, 20, 30, 30]]}',
+        '{"boxes": [[20, 20, 30, 30], [0, 0, 10, 10]]}',
+        ('{"boxes": [[0, 0, 10, 10]], "scores": [1.0]}', 0.75, 0.5),
+        '{"boxes": []}',
+    ),
+    "trajectory": (
+        '{"points": [[0, 0], [10, 10]]}',
+        '{"points": [[0, 0], [10, 10]]}',
+        None,
+        '{"points": []}',
+    ),
+    "label set": ("a; b", "B; A", ("a", 0.5, 0.5), ";"),
+    "GUI action": (
+        '{"action": "click", "boxes": [0, 0, 10, 10]}',
+        '{"action": "click", "point": [3, 4]}',
+        ('{"action": "click", "point": [30, 4]}', 0.5, 0.5),
+        '{"point": [3, 4]}',
+    ),
+    "tool calls": (
+        '{"calls": [{"name": "f", "parameters": {"x": 1}}]}',
+        '{"calls": [{"name": "f", "parameters": {"x": 1}}]}',
+        ('{"calls": [{"name": "f", "parameters": {"x": 2}}]}', 2 / 3, 0.5),
+        '{"calls": []}',
+    ),
 }
 HOSTILE = [
     "",
@@ -184,7 +210,11 @@ json_value = st.recursive(
     max_leaves=12,
 )
 fields = st.dictionaries(
-    st.sampled_from(["boxes", "time", "positive_points", "negative_points"]), json_value
+    st.sampled_from(
+        ["boxes", "time", "positive_points", "negative_points", "scores", "points"]
+        + ["action", "point", "text", "calls"]
+    ),
+    json_value,
 )
 
 
@@ -217,6 +247,12 @@ def test_the_worst_short_text_costs_milliseconds():
     # What the training process scores itself: see scorer.INLINE_CHARS.
     half = scorer_module.INLINE_CHARS // 2 - 40
     words = ("ab cd " * half)[:half]
+    many_boxes = json.dumps({"boxes": [[i, 0, i + 99, 9] for i in range(100)]})
+    path = [[i % 7 + i, i % 5] for i in range(64)]
+    labels = ";".join(map(str, range(half // 6)))
+    typed = json.dumps({"action": "type", "text": words})
+    some = {"name": "f", "parameters": {str(i): [i, 1] for i in range(16)}}
+    many_calls = json.dumps({"calls": [some] * 32})
     worst = {
         "OCR": (words, words[3:] + "e"),
         "open-ended": (words, words[3:] + "e"),
@@ -225,6 +261,11 @@ def test_the_worst_short_text_costs_milliseconds():
             '{"boxes": {' + ",".join(f'"{i}": 1' for i in range(half // 10)) + "}}",
         ),
         "segmentation": (target(), "[" * half),
+        "detection": (many_boxes, many_boxes),
+        "trajectory": (json.dumps({"points": path}), json.dumps({"points": path[::-1]})),
+        "label set": (labels, labels),
+        "GUI action": (typed, typed[:-9] + '"}'),
+        "tool calls": (many_calls, many_calls.replace("1]", "2]")),
     }
     for mode in ("sound", "release"):
         one = rewards.Scorer(rewards.RewardConfig(mode=mode))
