@@ -32,7 +32,7 @@ from g2rpo_jax.train import ledger  # noqa: E402
 from g2rpo_jax.train.policy_step import StepBatch  # noqa: E402
 from g2rpo_jax.train.trainer import Trainer  # noqa: E402
 
-PROMPTS, WARM = 96, 3
+PROMPTS, WARM = 48, 3
 SCALES = (10.0, 1.0, 0.1, 1.0, 0.1, 10.0)  # of the tasks, in their order
 
 
@@ -59,6 +59,19 @@ def outlier(reward_PG, task_P, rng):
     return found
 
 
+ESTIMATORS = (
+    "g2rpo",
+    "g2rpo_task",
+    "g2rpo_release",
+    "grpo",
+    "dr_grpo",
+    "rloo",
+    "ema_grpo",
+    "ema_grpo_onethinker",
+    "gdpo",
+    "lite_ppo",
+    "gpg",
+)
 SCENES: dict[str, Callable] = {
     f.__name__: f for f in (as_scored, unlike_scales, heavy_tailed, outlier)
 }
@@ -95,7 +108,8 @@ def estimate(name: str, groups: list[advantages.Group]) -> np.ndarray:
 
 def shares(trainer: Trainer, rows: list, adv_PG: np.ndarray) -> dict[str, dict[str, float]]:
     """Each task's share of the gradient norm, and its cosine to the others."""
-    columns, packings = trainer._columns(rows, adv_PG, step=1)
+    keep_PG = np.ones(adv_PG.shape, bool)
+    columns, packings = trainer._columns(rows, adv_PG, keep_PG, step=1)
     batch = meshes.put_rows(trainer.mesh, StepBatch(**columns, packing=packings[0]))
     tasks = range(len(trainer.tasks))
     params = trainer.state.params
@@ -112,8 +126,8 @@ def shares(trainer: Trainer, rows: list, adv_PG: np.ndarray) -> dict[str, dict[s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--estimators", default=",".join(advantages.ESTIMATORS))
+    parser.add_argument("--seeds", type=int, default=3, help="batches")
+    parser.add_argument("--estimators", default=",".join(ESTIMATORS))
     asked = parser.parse_args()
     trainer, found = trainer_of(0), []
     batches = [trainer.rollout(1) for _ in range(WARM + asked.seeds)]

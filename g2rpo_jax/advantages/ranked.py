@@ -33,8 +33,8 @@ def g2rpo_task(group: Group, state: State, options: AdvantageConfig) -> tuple[PG
 
         A_i = mean of sqrt(2) erfinv(2 (k - 0.5) / N - 1) over the ranks k that R_i shares
 
-    Ranks are those in the task, N its valid responses. No prompt has a baseline: a solved one is pushed up, a
-    failed one down, and groups of equal rewards keep their gradient.
+    Ranks are those in the task, N its valid responses. No prompt has a baseline: a solved one is
+    pushed up, a failed one down, and groups of equal rewards keep their gradient.
     Cost: (P G)^2 comparisons.
     Source: OpenVLThinkerV2, 2026, as Algorithm 1 is worded; its equations are g2rpo's.
     """
