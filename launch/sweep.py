@@ -44,7 +44,8 @@ def main() -> None:
     with runner.alone(out):
         plan.write(asked, out)
         say(runner.describe(asked, cells, places))
-        command = [sys.executable, str(Path(__file__).with_name("train.py"))]
+        script = Path(__file__).with_name("train.py")
+        command = [sys.executable, str(script), f"--config={asked.config}"]
         failures = runner.run(cells, command, places, bounded=not PARALLEL.value, say=say)
     say(f"\n{ending.conclude(asked, out)}")
     for name, told in failures.items():
