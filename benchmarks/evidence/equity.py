@@ -33,28 +33,29 @@ from g2rpo_jax.train.policy_step import StepBatch  # noqa: E402
 from g2rpo_jax.train.trainer import Trainer  # noqa: E402
 
 PROMPTS, WARM = 48, 3
-SCALES = (10.0, 1.0, 0.1, 1.0, 0.1, 10.0)  # of the tasks, in their order
+SCALES = {"chart_figure_qa": 10.0, "spatial_grounding": 10.0, "ocr": 0.1, "math_reasoning": 0.1}
 
 
-def as_scored(reward_PG: np.ndarray, task_P: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def as_scored(reward_PG: np.ndarray, tasks: list[str], rng: np.random.Generator) -> np.ndarray:
     """Rewards in [0, 1.5]: right or wrong for most tasks, overlap for grounding and reading."""
     return reward_PG
 
 
-def unlike_scales(reward_PG, task_P, rng):
+def unlike_scales(reward_PG, tasks, rng):
     """Two tasks pay ten times as much, two a tenth."""
-    return reward_PG * np.asarray(SCALES, np.float32)[task_P][:, None]
+    return reward_PG * np.array([[SCALES.get(task, 1.0)] for task in tasks], np.float32)
 
 
-def heavy_tailed(reward_PG, task_P, rng):
+def heavy_tailed(reward_PG, tasks, rng):
     """Every reward times a Pareto number (shape 1.5): rare ones are huge."""
     return reward_PG * (1.0 + rng.pareto(1.5, reward_PG.shape)).astype(np.float32)
 
 
-def outlier(reward_PG, task_P, rng):
-    """One response of the first task's first mixed group gets 100."""
+def outlier(reward_PG, tasks, rng):
+    """The best response of the first mixed group in arithmetic gets 100."""
     found = reward_PG.copy()
-    mixed = np.flatnonzero((task_P == 0) & (np.ptp(reward_PG, axis=1) > 0))
+    here = np.array([task == "math_reasoning" for task in tasks])
+    mixed = np.flatnonzero(here & (np.ptp(reward_PG, axis=1) > 0))
     found[mixed[0], int(reward_PG[mixed[0]].argmax())] = 100.0
     return found
 
@@ -82,14 +83,16 @@ def trainer_of(seed: int) -> Trainer:
     config = onethinker.get_config("tiny")
     config.seed, config.steps = seed, 1
     config.batch.rollout_prompts = config.batch.prompts = PROMPTS
-    config.filter.enabled = False
+    config.filter.enabled, config.shaping.entropy_weight = False, 0.0
     config.eval.every, config.log.ledger_every = 0, 1
     return Trainer(resolve(config))
 
 
-def changed(group: advantages.Group, scene: Callable, seed: int) -> advantages.Group:
+def changed(
+    group: advantages.Group, tasks: list[str], scene: Callable, seed: int
+) -> advantages.Group:
     """The group with its rewards, and its accuracy, on another scale."""
-    change = functools.partial(scene, task_P=np.maximum(group.task_P, 0))
+    change = functools.partial(scene, tasks=tasks)
     parts = dict(group.components)
     parts["accuracy"] = change(parts["accuracy"], rng=np.random.default_rng(seed))
     reward_PG = change(group.reward_PG, rng=np.random.default_rng(seed))
@@ -111,7 +114,7 @@ def shares(trainer: Trainer, rows: list, adv_PG: np.ndarray) -> dict[str, dict[s
     keep_PG = np.ones(adv_PG.shape, bool)
     columns, packings = trainer._columns(rows, adv_PG, keep_PG, step=1)
     batch = meshes.put_rows(trainer.mesh, StepBatch(**columns, packing=packings[0]))
-    tasks = range(len(trainer.tasks))
+    tasks = {trainer.tasks.index(row.example.task) for row in rows}
     params = trainer.state.params
     measured = trainer.programs.ledger.measure(params, trainer.frozen, batch, tasks)
     found = ledger.numbers(measured, trainer.tasks)
@@ -134,9 +137,9 @@ def main() -> None:
     groups = [trainer._group(rows) for rows in batches]
     for seed in range(asked.seeds):
         for scene_name, scene in SCENES.items():
-            seen = [
-                changed(g, scene, 100 + i) for i, g in enumerate(groups[seed : seed + WARM + 1])
-            ]
+            window = range(seed, seed + WARM + 1)
+            tasks = [[row.example.task for row in batches[i]] for i in window]
+            seen = [changed(groups[i], tasks[i - seed], scene, 100 + i) for i in window]
             rows, task_P = batches[seed + WARM], seen[-1].task_P
             for name in asked.estimators.split(","):
                 adv_PG = estimate(name, seen)
