@@ -77,8 +77,9 @@ def risk_po(
     some = masked.count(paper_NG) > 0
     # On first sight the quantiles are the batch's own; from then on they take steps.
     rate = jnp.where(state.seen, options.risk_rate, 0.0)
-    low_step = options.risk_low - masked.mean(score_NG < low, paper_NG)
-    high_step = options.risk_high - masked.mean(score_NG < high, paper_NG)
+    number = jnp.maximum(masked.count(paper_NG), 1.0)
+    low_step = options.risk_low - masked.count(paper_NG & (score_NG < low)) / number
+    high_step = options.risk_high - masked.count(paper_NG & (score_NG < high)) / number
     state = TrackedQuantiles(
         jnp.where(some, low + rate * low_step, state.low),
         jnp.where(some, high + rate * high_step, state.high),

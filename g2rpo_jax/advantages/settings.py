@@ -37,7 +37,7 @@ class AdvantageConfig:
         value, what it rises by, how steeply, and at which share of right responses.
       flip_rate: chance that noise_aware allows for a label to be the wrong way round.
       false_positive: chance that the verifier says right of a wrong response: one for all tasks, or
-        one for each in their order (verifier_backward).
+        one for each in the order of their names (verifier_backward).
       false_negative: that it says wrong of a right one (verifier_backward, verifier_forward).
       unlikeliness: share of its reward that the likeliest response of a group loses, about
         (unlikeliness).

@@ -24,18 +24,27 @@ def mapo(group: Group, state: State, options: AdvantageConfig) -> tuple[PG, Stat
         A_i = w (R_i - mean(R)) / (std(R) + eps) + (1 - w) (R_i - mean(R)) / (mean(R) + eps)
         w = 4 p (1 - p),   p the share of right responses
 
-    Rewards are at least 0 on average: a negative mean counts as 0. For small p the second part is
-    large, +5.0 / -0.72 for one right response of eight; all-wrong groups of equal rewards get 0.
+    Rewards are 0 or more; without a positive mean the second part is 0. For small p it is large,
+    +5.0 / -0.72 for one right response of eight.
     Source: MAPO: Mixed Advantage Policy Optimization, 2025.
     """
     valid_PG = valid_responses(group)
     share_P1 = masked.mean(right(group, options), valid_PG, axis=1, keepdims=True)
     weight_P1 = 4.0 * share_P1 * (1.0 - share_P1)
-    mean_P1 = masked.mean(group.reward_PG, valid_PG, axis=1, keepdims=True)
-    centred_PG = masked.center(group.reward_PG, valid_PG, axis=1)
-    relative_PG = centred_PG / (jnp.maximum(mean_P1, 0.0) + options.eps)
     z_PG = z_score(group.reward_PG, valid_PG, options)
-    return weight_P1 * z_PG + (1.0 - weight_P1) * relative_PG, state
+    return weight_P1 * z_PG + (1.0 - weight_P1) * _relative(group, options), state
+
+
+def maxrl(group: Group, state: State, options: AdvantageConfig) -> tuple[PG, State]:
+    """R - mean of the prompt, over that mean: towards the gradient of log p instead of p.
+
+        A_i = (R_i - mean(R)) / (mean(R) + eps)
+
+    With n responses of reward 0 or 1, its mean is the gradient of log p = - sum of (1 - p)^k / k,
+    cut off after k = n - 1. Rewards are 0 or more; without a positive mean it is 0.
+    Source: Maximum Likelihood Reinforcement Learning, 2026.
+    """
+    return _relative(group, options), state
 
 
 def bnpo(group: Group, state: State, options: AdvantageConfig) -> tuple[PG, State]:
@@ -138,6 +147,16 @@ def right(group: Group, options: AdvantageConfig) -> PG:
     accuracy_PG = group.components.get("accuracy", group.reward_PG)
     right_PG = valid_responses(group) & (accuracy_PG >= options.success)
     return right_PG.astype(jnp.float32)
+
+
+def _relative(group: Group, options: AdvantageConfig) -> PG:
+    valid_PG = valid_responses(group)
+    mean_P1 = masked.mean(group.reward_PG, valid_PG, axis=1, keepdims=True)
+    centred_PG = masked.center(group.reward_PG, valid_PG, axis=1)
+    positive_P1 = mean_P1 > 0
+    return jnp.where(
+        positive_P1, centred_PG / (jnp.where(positive_P1, mean_P1, 1.0) + options.eps), 0.0
+    )
 
 
 def _log_beta_density(

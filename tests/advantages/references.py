@@ -156,9 +156,13 @@ def with_share(function):
     return reference
 
 
+def maxrl(r):
+    return center(r) / (r.mean() + 1e-6)
+
+
 def mapo(r, right):
     w = 4 * right.mean() * (1 - right.mean())
-    return w * z_score(r) + (1 - w) * center(r) / (r.mean() + 1e-6)
+    return w * z_score(r) + (1 - w) * maxrl(r)
 
 
 def grpo_lead(r, right):
@@ -209,6 +213,7 @@ REFERENCES = {
         lambda r: z_score(np.append(r, 1.0))[:-1], reward, valid
     ),
     "mapo": with_share(mapo),
+    "maxrl": lambda reward, valid, **_: per_group(maxrl, reward, valid),
     "bnpo": reference_bnpo,
     "grpo_lead": with_share(grpo_lead),
     "noise_aware": with_share(noise_aware),

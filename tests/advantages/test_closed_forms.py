@@ -150,6 +150,17 @@ def test_mapo_is_grpo_where_half_are_right_and_relative_where_none_is():
     assert_allclose(compute("mapo", low), (low - 0.1) / 0.1, atol=1e-4)
 
 
+@pytest.mark.parametrize("p, n", [(0.5, 2), (0.2, 3), (0.05, 5)])
+def test_maxrl_is_in_the_mean_a_longer_and_longer_piece_of_the_gradient_of_log_p(p, n):
+    """Over all outcomes of n responses, each right with probability p: d log / dp of each is the
+    score; sum over k < n of d/dp (1 - (1 - p)^k) / k = (1 - (1 - p)^(n - 1)) / p is expected."""
+    outcomes = list(every_verdict(np.ones(n), 0.0, 1 - p))
+    reward = np.array([said for said, _ in outcomes])
+    score = np.where(reward == 1, 1 / p, -1 / (1 - p))
+    gradient = np.array([chance for _, chance in outcomes]) @ (compute("maxrl", reward) * score)
+    assert_allclose(gradient.mean(), (1 - (1 - p) ** (n - 1)) / p, rtol=1e-5)
+
+
 def test_right_is_told_by_the_accuracy_where_there_is_one():
     total = np.array([[0.95, 0.5, 0.1]])  # with format and the like
     accuracy = {"accuracy": np.array([[0.8, 0.3, 0.6]])}

@@ -30,7 +30,7 @@ ACROSS_PROMPTS = (
 KEEPS_EQUAL = ("asymre", "ngrpo", "raft", "verifier_forward", "unlikeliness", "grpo_s")
 # it knows which rewards are good ones, so that neither a shift nor a scale of them is free,
 ABSOLUTE = (
-    *("bnpo", "grpo_lead", "mapo", "ngrpo", "noise_aware", "raft", "reinforce_rej"),
+    *("bnpo", "grpo_lead", "mapo", "maxrl", "ngrpo", "noise_aware", "raft", "reinforce_rej"),
     *("verifier_forward", "unlikeliness", "grpo_s", "single_stream"),
 )
 # it keeps the scale of the rewards.
@@ -161,7 +161,9 @@ def test_advantages_follow_a_permutation_of_responses_and_of_prompts(name, array
 
     adv = run(name, arrays)[0]
     other = run(name, jax.tree.map(permuted, arrays))[0]
-    assert_allclose(other, permuted(adv), atol=0 if name in BY_RANK else 2e-5)
+    # Negative success rates give bnpo weights up to its cap, 1e6.
+    rtol = 1e-4 if name == "bnpo" else 1e-7
+    assert_allclose(other, permuted(adv), atol=0 if name in BY_RANK else 2e-5, rtol=rtol)
 
 
 @every_estimator
