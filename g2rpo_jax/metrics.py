@@ -37,7 +37,7 @@ METRICS = {
     "policy/entropy": "mean entropy of the next-token distribution, nats; also per task",
     "policy/nll": "mean -log p of generated tokens, nats; also per task",
     "policy/clip_share": "tokens whose ratio was clipped, share; also per task",
-    "policy/importance_cut_share": "tokens whose ratio trainer / sampler was cut, share",
+    "policy/importance_cut_share": "tokens whose trainer / sampler ratio was bounded, share",
     "policy/gradient_norm": "global norm before clipping, mean over the step's updates",
     "policy/skipped": "updates skipped because not finite, count since the start",
     "policy/lr": "learning rate of the last update",

@@ -5,7 +5,7 @@ from jaxtyping import Array, Bool, Float
 
 from g2rpo_jax import masked
 from g2rpo_jax.objectives.options import Options
-from g2rpo_jax.objectives.tokens import PGT, log_ratio
+from g2rpo_jax.objectives.tokens import LOG_RATIO_LIMIT, PGT, AnyArray, log_ratio
 
 Weights = tuple[Float[Array, "P G T"], Float[Array, "P G T"]]
 
@@ -14,7 +14,7 @@ def importance_weights(
     options: Options,
     old_logp_PGT: PGT,
     sampler_logp_PGT: PGT,
-    mask_PGT: Bool[Array, "P G T"],
+    mask_PGT: Bool[AnyArray, "P G T"],
 ) -> Weights:
     """What each token's loss is multiplied by, without gradient.
 
@@ -29,7 +29,7 @@ def importance_weights(
     """
     gap_PGT = jnp.where(mask_PGT, log_ratio(old_logp_PGT, sampler_logp_PGT), 0.0)
     gap_PGT = IMPORTANCE_LEVELS[options.importance_level](gap_PGT, mask_PGT)
-    ratio_PGT = jnp.exp(log_ratio(gap_PGT, 0.0))
+    ratio_PGT = jnp.exp(jnp.clip(gap_PGT, -LOG_RATIO_LIMIT, LOG_RATIO_LIMIT))
     return IMPORTANCE[options.importance](options, jnp.broadcast_to(ratio_PGT, mask_PGT.shape))
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Int
 from g2rpo_jax.objectives import tokens as of
 from g2rpo_jax.objectives.options import Options
 from g2rpo_jax.objectives.surrogates import clipped_surrogate
-from g2rpo_jax.objectives.tokens import PGT, Losses, Tokens
+from g2rpo_jax.objectives.tokens import Losses, Tokens
 
 
 def shared_prefix(options: Options, tokens: Tokens) -> Losses:
@@ -52,7 +52,7 @@ def conflict_aware(options: Options, tokens: Tokens) -> Losses:
     ahead_PGT = _run(token_PGT, mask_PGT, sign_PG)
     # From the end: every response moved to the right edge, seen from there, and moved back.
     gap_PG = T - length_PG
-    token_end_PGT = _moved_right(token_PGT.astype(jnp.float32), gap_PG)
+    token_end_PGT = _moved_right(token_PGT, gap_PG)
     mask_end_PGT = _moved_right(mask_PGT.astype(jnp.float32), gap_PG) > 0
     back_PGT = _run(token_end_PGT[..., ::-1], mask_end_PGT[..., ::-1], sign_PG)
     back_PGT = _moved_right(back_PGT.astype(jnp.float32), gap_PG)[..., ::-1] > 0
@@ -71,7 +71,7 @@ def conflict_aware(options: Options, tokens: Tokens) -> Losses:
 
 
 def _run(
-    token_PGT: Int[Array, "P G T"] | PGT, mask_PGT: Bool[Array, "P G T"], sign_PG
+    token_PGT: Int[Array, "P G T"], mask_PGT: Bool[Array, "P G T"], sign_PG
 ) -> Bool[Array, "P G T"]:
     """Where a response has had, from the first place on, what one of the other sign has there."""
     other_PGG = (sign_PG[:, :, None] * sign_PG[:, None, :] < 0)[..., None]
@@ -87,7 +87,7 @@ def _before_first(here):
     return place < jnp.min(jnp.where(here, place, float(T)), axis=-1, keepdims=True)
 
 
-def _moved_right(x_PGT: PGT, by_PG) -> PGT:
+def _moved_right(x_PGT, by_PG):
     """Every response moved by its own number of places in [0, T]; zeros come in from the left.
 
     By powers of two, each taken or not: a gather where indices differ by response is not for every

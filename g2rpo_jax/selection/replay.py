@@ -16,7 +16,7 @@ from g2rpo_jax.tables import lookup
 class ReplayConfig:
     """Which rows of earlier steps are trained on again; each of them once.
 
-    Losses without a ratio (policy_gradient) take replayed rows for fresh ones. Estimators with a
+    Losses without a ratio (gpg) take replayed rows for fresh ones. Estimators with a
     state see a replayed row's rewards a second time.
 
     Attributes:

@@ -25,12 +25,13 @@ from g2rpo_jax.parallel.processes import Group
 from g2rpo_jax.rewards import Item, Score, Scorer, TaskReward
 from g2rpo_jax.rollout.encoder import Encoder
 from g2rpo_jax.rollout.engine import Rollout, join
-from g2rpo_jax.train import estimating, ledger, state
+from g2rpo_jax.train import estimating, state
 from g2rpo_jax.train.bounds import Bounds
 from g2rpo_jax.train.clock import Clock
 from g2rpo_jax.train.curriculum import Curriculum
 from g2rpo_jax.train.feed import Drawn, Feed, held_out
 from g2rpo_jax.train.filtering import weigh
+from g2rpo_jax.train.ledger import numbers as ledger_numbers
 from g2rpo_jax.train.packs import Packs
 from g2rpo_jax.train.policy_step import StepBatch
 from g2rpo_jax.train.programs import Programs
@@ -322,7 +323,7 @@ class Trainer:
         if every and step % every == 0:
             tasks = {self.tasks.index(row.example.task) for row in rows}
             given = self.state.params, self.frozen, minibatch, tasks
-            self.ledger = ledger.numbers(self.programs.ledger.measure(*given), self.tasks)
+            self.ledger = ledger_numbers(self.programs.ledger.measure(*given), self.tasks)
             self.clock.lap("ledger")
 
     def _places(self, rows: list[Row]) -> list[int | None]:

@@ -96,8 +96,14 @@ def test_rows_and_responses_may_stand_in_any_order(name):
     )
 
 
-@pytest.mark.parametrize("aggregation", sorted(AGGREGATIONS))
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name, aggregation",
+    [
+        *((name, "sequence_mean") for name in NAMES),
+        ("clip", "token_mean"),
+        ("gspo", "fixed_length"),
+    ],
+)
 def test_micro_batches_add_up_to_the_whole_batch(name, aggregation):
     tokens = batch(6)
     config = ObjectiveConfig(name=name, aggregation=aggregation)

@@ -3,6 +3,8 @@
 import dataclasses
 import pickle
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -124,7 +126,8 @@ def weighed(ended=None, replayed=(False, False), name="grpo", **sections):
 
     def estimate(group):
         seen.append(group.valid_PG)
-        return np.asarray(advantages.ESTIMATORS[name](group, (), options)[0])
+        arrays = jax.tree.map(jnp.asarray, group)
+        return np.asarray(advantages.ESTIMATORS[name](arrays, (), options)[0])
 
     valid_PG = np.ones((2, 8), bool)
     group = advantages.Group(REWARDS, valid_PG, np.zeros(2, np.int32), length_PG=LENGTHS)
