@@ -41,12 +41,13 @@ def main() -> None:
     cells = asked.cells(out)
     runner.check_begun(cells)
     places = runner.slots(cells, PARALLEL.value)
-    with runner.alone(out):
+    with runner.alone(out) as hold:
         plan.write(asked, out)
         say(runner.describe(asked, cells, places))
         script = Path(__file__).with_name("train.py")
         command = [sys.executable, str(script), f"--config={asked.config}"]
-        failures = runner.run(cells, command, places, bounded=not PARALLEL.value, say=say)
+        bounded = not PARALLEL.value
+        failures = runner.run(cells, command, places, bounded=bounded, say=say, hold=hold)
     say(f"\n{ending.conclude(asked, out)}")
     for name, told in failures.items():
         say(f"\n{name}: {told}")

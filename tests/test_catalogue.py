@@ -9,7 +9,8 @@ import pytest
 
 from g2rpo_jax.catalogue import entries as catalogue
 from g2rpo_jax.catalogue.page import page, reached
-from g2rpo_jax.catalogue.papers import PAPERS, Paper
+from g2rpo_jax.catalogue.paper import Paper
+from g2rpo_jax.catalogue.papers import PAPERS
 from g2rpo_jax.config import RunConfig
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -3,7 +3,8 @@
 import dataclasses
 
 from g2rpo_jax.catalogue.entries import SECTIONS, Entry, entries, sections
-from g2rpo_jax.catalogue.papers import PAPERS, Paper
+from g2rpo_jax.catalogue.paper import Paper
+from g2rpo_jax.catalogue.papers import PAPERS
 from g2rpo_jax.config import RunConfig
 
 HEAD = """# Methods

@@ -61,7 +61,7 @@ ANSWER_SHAPE = {
     "detection": (
         "The answer is a list of boxes as JSON, corners in thousandths of the image, with your "
         "confidence in each from 0 to 1. Example: "
-        '<answer>{"boxes": [[35, 227, 437, 932], [500, 80, 610, 300]], "scores": [0.9, 0.6]}'
+        '<answer>{"boxes": [[35, 227, 437, 932], [500, 80, 610, 300]], "scores": [1.0, 1.0]}'
         "</answer>"
     ),
     "trajectory": (

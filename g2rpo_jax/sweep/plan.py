@@ -12,6 +12,7 @@ object): then each arm is compared with the arm that differs from it in these al
 
 import dataclasses
 import functools
+import importlib.util
 import itertools
 import json
 import re
@@ -161,24 +162,26 @@ def load(config: str, texts: Mapping[str, str]) -> RunConfig:
     Raises:
       ValueError: no such file or field, or a value that its field does not take.
     """
-    path = config.partition(":")[0]
-    if not Path(path).is_file():
-        raise ValueError(f"there is no config file {path}")
     _check_fields(_parsed(config, {}), texts)
     return resolve(_parsed(config, texts))
 
 
 def _parsed(config: str, texts: Mapping[str, str]) -> ml_collections.ConfigDict:
+    path, _, variant = config.partition(":")
+    spec = importlib.util.spec_from_file_location("sweep_config", path)
+    if spec is None or not Path(path).is_file():
+        raise ValueError(f"there is no config file {path}: --config=FILE.py:VARIANT")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = module.get_config(*[variant] if variant else [])
     values = flags.FlagValues()
-    argv = ["sweep", f"--config={config}", *(f"--config.{f}={t}" for f, t in texts.items())]
-    holder = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    argv = ["sweep", *(f"--config.{field}={text}" for field, text in texts.items())]
     try:
+        config_flags.DEFINE_config_dict("config", found, flag_values=values, sys_argv=argv)
         values(argv)
     except flags.Error as error:
-        # A config file's own error comes wrapped in a traceback: its last line is what matters.
-        known = [line.strip() for line in str(error).splitlines() if "Error: " in line]
-        raise ValueError(known[-1] if known else str(error)) from error
-    return holder.value
+        raise ValueError(str(error)) from error
+    return values.config
 
 
 def _check_fields(config: ml_collections.ConfigDict, fields: Mapping[str, str]) -> None:
@@ -346,7 +349,8 @@ def _baseline(asked: Any, plan: Plan) -> str | Fields | None:
 
 
 def _folder_name(label: str) -> str:
-    return re.sub(r"[^\w.=,+-]+", "_", label)
+    without = re.sub(r",+(?=,|$)", "", re.sub(r"[\s()\[\]'\"]", "", label))  # "(0.5,)": "0.5"
+    return re.sub(r"[^\w.=,+-]+", "_", without)
 
 
 def _check_name(name: str) -> None:

@@ -119,6 +119,7 @@ def run(
     *,
     bounded: bool,
     say: Callable[[str], None],
+    hold: int | None = None,
     poll_s: float = 0.5,
 ) -> dict[str, str]:
     """Runs all cells that are not finished; returns what failed: name -> what it said last.
@@ -130,6 +131,7 @@ def run(
       places: from `slots`.
       bounded: also start a cell only where memory is left for it, as measured on those before.
       say: takes a line for each cell that ends.
+      hold: from `alone`.
     """
     waiting = [cell for cell in cells if not finished(cell)]
     free, running, failures = list(places), [], {}
@@ -139,8 +141,8 @@ def run(
     with _stop_signals() as stop, bar, _killed_at_the_end(running):
         while running or (waiting and not stop.count):
             while waiting and free and not stop.count and (not bounded or _fits(cells, running)):
-                slot = free.pop(0)
-                running.append(Running(waiting[0], slot, _start(waiting.pop(0), command, slot)))
+                cell, slot = waiting.pop(0), free.pop(0)
+                running.append(Running(cell, slot, _start(cell, command, slot, hold)))
             if stop.count > stop.passed:
                 _pass_on(stop, running)
             for job in [job for job in running if job.process.poll() is not None]:
@@ -183,9 +185,11 @@ def tail(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def alone(out: Path) -> Iterator[None]:
+def alone(out: Path) -> Iterator[int]:
     """Holds the folder of a sweep; cells inherit the hold, so that it outlives a killed sweep.
 
+    Yields:
+      What they inherit: a file descriptor.
     Raises:
       ValueError: another sweep, or a cell of one that was killed, is running there.
     """
@@ -198,8 +202,7 @@ def alone(out: Path) -> Iterator[None]:
                 f"{out}: another sweep, or a cell that a killed one has left, is running there; "
                 "wait for it or end it (--collect shows the results so far)"
             ) from error
-        os.set_inheritable(file.fileno(), True)
-        yield
+        yield file.fileno()
 
 
 def describe(plan: Plan, cells: Sequence[Cell], places: Sequence[Slot]) -> str:
@@ -215,7 +218,7 @@ def describe(plan: Plan, cells: Sequence[Cell], places: Sequence[Slot]) -> str:
     return "\n".join(lines)
 
 
-def _start(cell: Cell, command: Sequence[str], slot: Slot) -> subprocess.Popen:
+def _start(cell: Cell, command: Sequence[str], slot: Slot, hold: int | None) -> subprocess.Popen:
     cell.folder.mkdir(parents=True, exist_ok=True)
     words = [*command, *cell.overrides, f"--workdir={cell.folder}", "--requeue"]
     # A bar that is written to a file a few times a minute is enough.
@@ -234,7 +237,7 @@ def _start(cell: Cell, command: Sequence[str], slot: Slot) -> subprocess.Popen:
                 stderr=subprocess.STDOUT,
                 env=environment,
                 start_new_session=True,  # Ctrl-C is passed on by `_pass_on`, and its children end
-                close_fds=False,  # `alone` holds through them
+                pass_fds=() if hold is None else (hold,),
             )
         finally:
             if before:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -90,6 +91,17 @@ def test_one_sweep_at_a_time_holds_a_folder(tmp_path):
     with runner.alone(tmp_path / "out"):
         with pytest.raises(ValueError, match="another sweep"), runner.alone(tmp_path / "out"):
             pass
+    with runner.alone(tmp_path / "out"):
+        pass
+
+
+def test_a_cell_that_a_killed_sweep_left_holds_the_folder_still(tmp_path):
+    with runner.alone(tmp_path / "out") as hold:
+        words = [sys.executable, "-c", "input()"]
+        left = subprocess.Popen(words, stdin=subprocess.PIPE, pass_fds=(hold,))
+    with pytest.raises(ValueError, match="a killed one has left"), runner.alone(tmp_path / "out"):
+        pass
+    left.communicate(b"\n")
     with runner.alone(tmp_path / "out"):
         pass
 
