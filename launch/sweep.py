@@ -44,8 +44,7 @@ def main() -> None:
     with runner.alone(out) as hold:
         plan.write(asked, out)
         say(runner.describe(asked, cells, places))
-        script = Path(__file__).with_name("train.py")
-        command = [sys.executable, str(script), f"--config={asked.config}"]
+        command = [sys.executable, str(Path(__file__).with_name("train.py"))]
         bounded = not PARALLEL.value
         failures = runner.run(cells, command, places, bounded=bounded, say=say, hold=hold)
     say(f"\n{ending.conclude(asked, out)}")

@@ -74,7 +74,7 @@ def test_a_docstring_is_read_as_it_is_written():
     assert found.formula == ("A = R / sum", "B = |R|")
     assert found.cost == "one more pass over the data"
     assert found.source == '"A Paper" (2025), eq. 2'
-    assert found.place == f"../tests/test_catalogue.py:{f.__name__}"
+    assert found.place == "tests/test_catalogue.py:f"
 
 
 def test_an_equation_may_stand_on_a_line_of_its_own():

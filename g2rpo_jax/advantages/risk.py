@@ -58,7 +58,11 @@ def risk_po(
     reward_NBG = jnp.pad(jnp.where(valid_PG, group.reward_PG, 0.0), spare).reshape(shape)
     valid_NBG = jnp.pad(valid_PG, spare).reshape(shape)
 
-    score_NG = size * masked.mean(reward_NBG, valid_NBG, axis=1)
+    # Equal rewards score alike to the bit, however many responses a paper has.
+    top = jnp.finfo(jnp.float32).max
+    lowest = jnp.min(jnp.where(valid_NBG, reward_NBG, top))
+    lowest = jnp.where(lowest == top, 0.0, lowest)
+    score_NG = size * (masked.mean(reward_NBG - lowest, valid_NBG, axis=1) + lowest)
     paper_NG = masked.count(valid_NBG, axis=1) > 0
     low = jnp.where(state.seen, state.low, _quantile(score_NG, paper_NG, options.risk_low))
     high = jnp.where(state.seen, state.high, _quantile(score_NG, paper_NG, options.risk_high))
@@ -97,12 +101,14 @@ def _quantile(
     upto_N = masked.count((value_N[None, :] <= value_N[:, None]) & mask_N[None, :], axis=1)
     last = jnp.maximum(masked.count(mask_N) - 1.0, 0.0)
     place = level * last
-    lower = jnp.floor(place)
+    lower, top = jnp.floor(place), jnp.finfo(jnp.float32).max
 
     def at(rank: Float[Array, ""]) -> Float[Array, ""]:
-        return masked.mean(value_N, mask_N & (below_N <= rank) & (rank < upto_N))
+        here_N = mask_N & (below_N <= rank) & (rank < upto_N)  # all of one value
+        return jnp.min(jnp.where(here_N, value_N, top))
 
-    return at(lower) + (place - lower) * (at(jnp.minimum(lower + 1.0, last)) - at(lower))
+    low, high = at(lower), at(jnp.minimum(lower + 1.0, last))
+    return jnp.where(low == top, 0.0, low + (place - lower) * (high - low))
 
 
 def _by_mean(
@@ -119,7 +125,7 @@ def _by_mean(
 
 def _by_std(
     reward_NBG: Float[Array, "N B G"], valid_NBG: Bool[Array, "N B G"], options: AdvantageConfig
-) -> Float[Array, "N B G"]:
+) -> Float[Array, "N B 1"]:
     std_NB1 = masked.std(reward_NBG, valid_NBG, axis=2, keepdims=True, ddof=options.ddof)
     return 1.0 / (jnp.where(std_NB1 > SMALL, std_NB1, 1.0) + options.eps)
 

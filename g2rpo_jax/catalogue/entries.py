@@ -4,13 +4,10 @@ import dataclasses
 import importlib
 import importlib.util
 import inspect
-import os
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-PACKAGE = Path(__file__).parents[1]
 LABEL = re.compile(r"(Args|Returns|Raises|Attributes|Cost|Source):")
 # A full stop before a capital, a number or a bracket; not that of "et al." or "(eq. 2)".
 SENTENCE = re.compile(r"(?<!et al)\.\s+(?=[A-Z`(])")
@@ -181,7 +178,7 @@ def entry(flag: str, function: Callable) -> Entry:
     """What a function's docstring says of itself; "" or () for what it does not."""
     text = inspect.getdoc(function) or ""
     paragraph = " ".join(text.split("\n\n")[0].split())
-    file = os.path.relpath(inspect.getsourcefile(function), PACKAGE)
+    file = function.__module__.removeprefix("g2rpo_jax.").replace(".", "/") + ".py"
     return Entry(
         flag,
         SENTENCE.split(paragraph)[0].rstrip(".:"),

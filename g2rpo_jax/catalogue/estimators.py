@@ -40,6 +40,7 @@ FOR_ESTIMATORS = (
     Paper("NGRPO", "NGRPO: Negative-enhanced Group Relative Policy Optimization", adv("ngrpo")),
     Paper("MAPO", "MAPO: Mixed Advantage Policy Optimization", adv("mapo")),
     Paper("BNPO", "BNPO: Beta Normalization Policy Optimization", adv("bnpo")),
+    Paper("MaxRL", "Maximum Likelihood Reinforcement Learning", adv("maxrl")),
     Paper("GRPO-LEAD", "GRPO-LEAD: A Difficulty-Aware RL Approach", adv("grpo_lead")),
     Paper(
         "S-GRPO, noise-aware",

@@ -41,7 +41,7 @@ class Cell:
     Attributes:
       arm: its name.
       fields: what the arm sets, typed.
-      overrides: all that is set (--set, the arm, the seed), as flags of launch/train.py.
+      flags: of launch/train.py: the config file and all that is set (--set, the arm, the seed).
       config: resolved.
       folder: its run folder.
     """
@@ -49,7 +49,7 @@ class Cell:
     arm: str
     seed: int
     fields: Fields
-    overrides: tuple[str, ...]
+    flags: tuple[str, ...]
     config: RunConfig
     folder: Path
 
@@ -103,12 +103,13 @@ class Plan:
         made = []
         for seed, (arm, fields) in itertools.product(self.seeds, self.arms.items()):
             asked = self.common | fields | {"seed": seed}
+            words = (f"--config.{field}={as_text(value)}" for field, value in asked.items())
             made.append(
                 Cell(
                     arm=arm,
                     seed=seed,
                     fields=fields,
-                    overrides=tuple(f"--config.{f}={as_text(v)}" for f, v in asked.items()),
+                    flags=(f"--config={self.config}", *words),
                     config=dataclasses.replace(self.resolved[arm], seed=seed),
                     folder=Path(out) / "cells" / arm / f"seed-{seed}",
                 )

@@ -220,7 +220,7 @@ def describe(plan: Plan, cells: Sequence[Cell], places: Sequence[Slot]) -> str:
 
 def _start(cell: Cell, command: Sequence[str], slot: Slot, hold: int | None) -> subprocess.Popen:
     cell.folder.mkdir(parents=True, exist_ok=True)
-    words = [*command, *cell.overrides, f"--workdir={cell.folder}", "--requeue"]
+    words = [*command, *cell.flags, f"--workdir={cell.folder}", "--requeue"]
     # A bar that is written to a file a few times a minute is enough.
     environment = {"TQDM_MININTERVAL": "10"} | os.environ | dict(slot.environment)
     before = os.sched_getaffinity(0) if slot.cpus else None

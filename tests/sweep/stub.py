@@ -15,7 +15,7 @@ given = dict(
 )
 folder, seed = Path(given["workdir"]), int(given["config.seed"])
 rate, steps = float(given["config.optim.lr"]), int(given["config.steps"])
-assert "--requeue" in sys.argv
+assert "--requeue" in sys.argv and given["config"].endswith("onethinker.py:tiny")
 
 
 def row(step: int, accuracy: float) -> None:

@@ -26,7 +26,8 @@ def test_a_grid_makes_every_combination_at_every_seed(tmp_path):
     last = cells[-1]
     assert last.fields == {"advantage.name": "grpo", "optim.lr": 3e-4}
     assert last.folder == tmp_path / "cells/advantage=grpo,lr=3e-4/seed-7"
-    assert "--config.seed=7" in last.overrides and "--config.steps=50" in last.overrides
+    assert last.flags[0] == f"--config={TINY}"  # before its fields
+    assert {"--config.seed=7", "--config.steps=50"} < set(last.flags)
     for cell in cells:
         its = cell.config
         assert (its.steps, its.seed, its.optim.lr) == (50, cell.seed, cell.fields["optim.lr"])
