@@ -163,7 +163,10 @@ def test_nothing_compiles_after_the_first_steps(whole):
 def test_sampler_and_trainer_agree_and_the_run_learns_something(whole):
     rows = metrics.read(whole[0] / "metrics.jsonl")[1:]
     assert all(row["rollout/gap_max"] < 1e-3 for row in rows)
-    assert all(row["policy/gradient_norm"] > 0 and row["policy/skipped"] == 0 for row in rows)
+    assert all(row["policy/skipped"] == 0 for row in rows)
+    # A step in which all rewards of every prompt are equal has none, as long as no entropy bound
+    # has been found.
+    assert sum(row["policy/gradient_norm"] > 0 for row in rows) >= len(rows) / 2
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +248,8 @@ def test_a_run_without_room_for_checkpoints_trains_to_its_end_and_says_so(
         "os.execv(sys.argv[1], sys.argv[1:])"
     )
     workdir = tmp_path / "run"
-    more = ("--config.checkpoint.every=1", "--config.eval.every=0")
+    # Entropy bounds from the start, so that no state is all zeros and small on the disk.
+    more = ("--config.checkpoint.every=1", "--config.eval.every=0", "--config.shaping.entropy=tasks")
     done = launch(directory, workdir, 2, *more, before=[sys.executable, "-c", code])
     assert done.returncode == 1, done.stderr[-3000:]
     assert "the last checkpoint could not be written" in done.stderr

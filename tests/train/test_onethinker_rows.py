@@ -6,7 +6,6 @@ import json
 import pytest
 
 from g2rpo_jax import metrics
-from g2rpo_jax.rewards import REWARDS
 from tests import onethinker
 from tests.data import test_broken_rows as broken_rows
 from tests.data.test_broken_rows import broken, folder  # noqa: F401  (fixtures)
@@ -50,7 +49,7 @@ def test_every_problem_type_trains_for_two_steps(directory, launch, tmp_path):  
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["steps"] == 2 and not summary["rows_skipped"]
     samples = metrics.read(tmp_path / "run" / "samples.jsonl")
-    assert {s["problem_type"] for s in samples if s["step"] == 1} == set(REWARDS)
+    assert {s["problem_type"] for s in samples if s["step"] == 1} == {kind[1] for kind in onethinker.KINDS}
     lengths = [r["tokens"] for s in samples if s["task"] == "tracking" for r in s["responses"]]
     assert lengths and max(lengths) <= 5
     assert summary["evaluations"]["2"]["tracking"]["length_tokens"] <= 5
