@@ -151,8 +151,8 @@ def main() -> None:
                 entry["variance"] = {t: float(np.var(a)) for t, a in by_task.items() if a.size}
                 entry["largest"] = float(np.abs(adv_PG).max())
                 found.append(entry)
+        asked.out.write_text(json.dumps({"tasks": trainer.tasks, "entries": found}) + "\n")
         print(f"batch {seed}: {len(found)} entries", flush=True)
-    asked.out.write_text(json.dumps({"tasks": trainer.tasks, "entries": found}) + "\n")
     trainer.close()
 
 
