@@ -249,7 +249,8 @@ def test_a_run_without_room_for_checkpoints_trains_to_its_end_and_says_so(
     )
     workdir = tmp_path / "run"
     # Entropy bounds from the start, so that no state is all zeros and small on the disk.
-    more = ("--config.checkpoint.every=1", "--config.eval.every=0", "--config.shaping.entropy=tasks")
+    more = ("--config.checkpoint.every=1", "--config.eval.every=0")
+    more += ("--config.shaping.entropy=tasks",)
     done = launch(directory, workdir, 2, *more, before=[sys.executable, "-c", code])
     assert done.returncode == 1, done.stderr[-3000:]
     assert "the last checkpoint could not be written" in done.stderr

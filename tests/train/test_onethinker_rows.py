@@ -49,7 +49,8 @@ def test_every_problem_type_trains_for_two_steps(directory, launch, tmp_path):  
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["steps"] == 2 and not summary["rows_skipped"]
     samples = metrics.read(tmp_path / "run" / "samples.jsonl")
-    assert {s["problem_type"] for s in samples if s["step"] == 1} == {kind[1] for kind in onethinker.KINDS}
+    kinds = {kind[1] for kind in onethinker.KINDS}
+    assert {s["problem_type"] for s in samples if s["step"] == 1} == kinds
     lengths = [r["tokens"] for s in samples if s["task"] == "tracking" for r in s["responses"]]
     assert lengths and max(lengths) <= 5
     assert summary["evaluations"]["2"]["tracking"]["length_tokens"] <= 5
