@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from g2rpo_jax.catalogue import entries as catalogue
-from g2rpo_jax.catalogue.page import page, reached
+from g2rpo_jax.catalogue.page import PAPERS, page, reached
 from g2rpo_jax.catalogue.paper import Paper
-from g2rpo_jax.catalogue.papers import PAPERS
 from g2rpo_jax.config import RunConfig
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -43,7 +42,7 @@ OPTIONS = ("REC_MASKS", "REC_WEIGHTS", "IMPORTANCE_LEVELS")
 
 
 def test_sections_name_fields_of_the_configuration():
-    for section in catalogue.sections():
+    for section in catalogue.SECTIONS:
         owner, field = section.field.rsplit(".", 1)
         owner = RunConfig().tasks["ocr"] if owner == "tasks.NAME" else getattr(RunConfig(), owner)
         assert field in {one.name for one in dataclasses.fields(owner)}, section.field

@@ -5,5 +5,6 @@
 
 A row comes from the docstring of the table's function: its first sentence, its indented equation,
 and the lines that begin with `Cost:` and `Source:`. An entry without equation or source is an
-error. `papers.py` has the published methods that entries stand for, and what the others would need.
+error. `estimators.py`, `losses.py` and `around.py` have the published methods that entries stand
+for, and what the others would need.
 """

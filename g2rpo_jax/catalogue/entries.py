@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-import importlib.util
 import inspect
 import re
 from collections.abc import Callable
@@ -143,16 +142,10 @@ SECTIONS = (
 NEUTRAL = ("all", "none", "uniform")
 
 
-def sections() -> list[Section]:
-    """Those of SECTIONS whose table the package has."""
-    return [section for section in SECTIONS if _table(section) is not None]
-
-
-def _table(section: Section) -> dict[str, Any] | None:
+def table_of(section: Section) -> dict[str, Any]:
+    """The dict that a section stands for."""
     module, name = section.table.split(":")
-    if importlib.util.find_spec(f"g2rpo_jax.{module.split('.')[0]}") is None:
-        return None
-    return getattr(importlib.import_module(f"g2rpo_jax.{module}"), name, None)
+    return getattr(importlib.import_module(f"g2rpo_jax.{module}"), name)
 
 
 def entries(section: Section) -> list[Entry]:
@@ -161,7 +154,7 @@ def entries(section: Section) -> list[Entry]:
     Raises:
       ValueError: entries whose docstring lacks a sentence, an equation or a source; names them all.
     """
-    functions = {name: function_of(value) for name, value in _table(section).items()}
+    functions = {name: function_of(value) for name, value in table_of(section).items()}
     found = {name: entry(f"{section.field}={name}", f) for name, f in functions.items()}
     problems = [
         f"{one.flag} ({one.place}): its docstring has no {part}"

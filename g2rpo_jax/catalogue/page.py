@@ -2,11 +2,14 @@
 
 import dataclasses
 
-from g2rpo_jax.catalogue.entries import SECTIONS, Entry, entries, sections
+from g2rpo_jax.catalogue.around import FOR_REWARDS, FOR_SAMPLING, FOR_SYSTEMS
+from g2rpo_jax.catalogue.entries import SECTIONS, Entry, entries
+from g2rpo_jax.catalogue.estimators import FOR_ESTIMATORS
+from g2rpo_jax.catalogue.losses import FOR_LOSSES
 from g2rpo_jax.catalogue.paper import Paper
-from g2rpo_jax.catalogue.papers import PAPERS
 from g2rpo_jax.config import RunConfig
 
+PAPERS = FOR_ESTIMATORS + FOR_LOSSES + FOR_SAMPLING + FOR_REWARDS + FOR_SYSTEMS
 HEAD = """# Methods
 
 Written by `python -m g2rpo_jax.catalogue` from the docstrings of the tables: change those, not
@@ -36,7 +39,7 @@ def page() -> str:
       ValueError: an entry without equation or source, or a paper that says nothing of itself.
     """
     found, problems = {}, []
-    for section in sections():
+    for section in SECTIONS:
         try:
             found[section] = entries(section)
         except ValueError as problem:
