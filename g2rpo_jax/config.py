@@ -154,6 +154,8 @@ class SftConfig:
 
     Attributes:
       directory: the Hugging Face directory to write.
+      model: a Hugging Face directory to go on from, with its tokenizer; "" makes a new one of
+        `shape`.
       rows: training rows made of every task.
       caption_steps: first updates, on captions of the grid's cells alone.
       caption_share: share of captions afterwards.
@@ -166,6 +168,7 @@ class SftConfig:
 
     seed: int = 0
     directory: str = "assets/tiny"
+    model: str = ""
     rows: int = 4000
     steps: int = 2000
     caption_steps: int = 250

@@ -11,11 +11,12 @@ from speed.table import in_turns, rows_of
 from speed.workloads import WORKLOADS
 
 AGREEMENT = 2e-3  # largest difference of a log-prob between ours and transformers, float32
-# Sequences at a time that TRL is tried with; 0: all.
-TRL_PARTS = {"W1": (0, 32), "W2": (0, 16), "W3": (0, 8)}
+# Sequences at a time that TRL is tried with; 0: all. W2 was 14.7 and 13.0 s at 0, 20.8 and 19.1 at
+# 16; W3 18.5 and 19.8 s at 0, 17.4 and 17.0 at 8: not tried again every time.
+TRL_PARTS = {"W1": (0, 32), "W2": (0,), "W3": (8,)}
 VARIANTS = {"ours": "shared", "ours-repeated": "repeated"}  # one process each
 COMPILED = ("W1",)  # torch.compile takes a minute for every model
-TUNIX = ("W1", "W2")  # its step of W3 takes half a minute
+TUNIX = ("W1",)  # its steps of W2 and W3 take a quarter and half a minute
 SLOWEST = 300  # seconds that one call of a peer may take
 
 

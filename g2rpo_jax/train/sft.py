@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from tqdm import tqdm
 
-from g2rpo_jax import models
+from g2rpo_jax import models, platform
 from g2rpo_jax.config import DataConfig, SftConfig, ShapeConfig
 from g2rpo_jax.data import prompts, tokenizer
 from g2rpo_jax.data.batches import PromptStream
@@ -139,13 +139,21 @@ def task_weights(config: SftConfig, scores: dict[str, TaskScore] | None) -> dict
 
 
 def run(config: SftConfig) -> dict:
-    """Trains from nothing and writes the Hugging Face directory; returns time and accuracies."""
+    """Trains from `config.model`, or from nothing, and writes the Hugging Face directory; returns
+    time and accuracies."""
     started = time.perf_counter()
     directory = Path(config.directory)
-    tokenizer.build(str(directory))
-    processor = Processor(str(directory))
-    shape = model_config(config.shape, processor)
-    model = Qwen3VL(shape, nnx.Rngs(config.seed))
+    if config.model:
+        if Path(config.model).resolve() == directory.resolve():
+            raise ValueError(f"directory={config.directory} is what model goes on from: name another")
+        processor, model = Processor(config.model), models.load(config.model, "float32")
+        shape = model.config
+    else:
+        tokenizer.build(str(directory))
+        processor = Processor(str(directory))
+        shape = model_config(config.shape, processor)
+        model = Qwen3VL(shape, nnx.Rngs(config.seed))
+    models.suit(model, platform.current())
     graphdef, params = nnx.split(model)
     frozen = nnx.State({})
     mesh = meshes.make(meshes.MeshConfig())
@@ -185,10 +193,15 @@ def run(config: SftConfig) -> dict:
         train, sums = update(train, frozen, jax.device_put(batch, meshes.row_sharding(mesh)))
         if step == config.caption_steps:
             tqdm.write(f"captions: {float(sums['loss']):.3f} nats per token")
-        if step % config.eval_every == 0 and not captions_only:
+        due = step % config.eval_every == 0 or step == config.steps
+        if due and not captions_only:
+            jax.block_until_ready(sums)
+            looked = time.perf_counter()
             scores = look(params=train.params)
             mean = mean_accuracy(scores)
-            history.append({"step": step, "seconds": round(time.perf_counter() - started, 1)})
+            now = time.perf_counter()
+            history.append({"step": step, "seconds": round(now - started, 1)})
+            history[-1]["evaluation_s"] = round(now - looked, 1)
             history[-1] |= {t: round(s.accuracy, 3) for t, s in scores.items()} | {"mean": mean}
             history[-1]["nll"] = round(float(sums["loss"]), 4)
             bar.set_postfix(nll=float(sums["loss"]), accuracy=mean)
