@@ -85,6 +85,7 @@ def study(tmp_path):
     out = tmp_path / "study"
     content = SWEEPS["as_scored"] | {"seeds": [0, 1]}
     parsed = plan.parse(content)
+    (out / "as_scored").mkdir(parents=True)
     plan.write(parsed, out / "as_scored")
     reached = {("g2rpo", 0): 0.52, ("g2rpo", 1): 0.60, ("grpo", 0): 0.50, ("grpo", 1): 0.56}
     judged = {str(ROOT / "assets/tiny"): {"greedy": numbers(TASKS, 0.4)}}

@@ -68,9 +68,7 @@ class Study:
 
     def supervised(self) -> list[Path]:
         """Model directories of the finished supervised runs."""
-        wanted = [
-            supervised.folder_of(self.out, way, s) for way in supervised.WAYS for s in SEEDS
-        ]
+        wanted = [supervised.folder_of(self.out, way, s) for way in supervised.WAYS for s in SEEDS]
         return [folder for folder in wanted if supervised.history(folder)]
 
     def reached(self, sweep: str, arm: str, part: str = "greedy") -> dict[int, dict[str, float]]:
@@ -83,14 +81,20 @@ class Study:
         return {seed: numbers for seed, numbers in found.items() if numbers}
 
     def start(self, part: str = "greedy") -> dict[str, float]:
-        """What judge.py found of the cold start."""
-        return self.judged[START][part]
+        """What judge.py found of the cold start; empty if it was not asked."""
+        return self.judged.get(START, {}).get(part, {})
 
-    def gain(self, ours: tuple[str, str], theirs: tuple[str, str] | None, key: str = "mean",
-             part: str = "greedy") -> Interval | None:
+    def gain(
+        self,
+        ours: tuple[str, str],
+        theirs: tuple[str, str] | None,
+        key: str = "mean",
+        part: str = "greedy",
+    ) -> Interval | None:
         """Mean difference of two arms at equal seeds (None: of the first and the cold start)."""
         a = self.reached(*ours, part)
         b = self.reached(*theirs, part) if theirs else dict.fromkeys(a, self.start(part))
+        b = {seed: numbers for seed, numbers in b.items() if numbers}
         pairs = [a[seed][key] - b[seed][key] for seed in sorted(a.keys() & b.keys())]
         return interval(pairs) if pairs else None
 
@@ -106,4 +110,3 @@ class Study:
         """Mean seconds of a step of these runs once their programs are there."""
         rows = [row for run in self.logged(sweep, arm) for row in run if row["step"] > 5]
         return sum(row["time/step_s"] for row in rows) / len(rows)
-

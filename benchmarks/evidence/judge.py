@@ -8,6 +8,7 @@ scored by the built-in rewards, whatever they were trained with. Programs are co
 """
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ platform.keep_programs()
 import numpy as np  # noqa: E402
 from flax import nnx  # noqa: E402
 
+from g2rpo_jax import models  # noqa: E402
 from g2rpo_jax.config import DataConfig  # noqa: E402
 from g2rpo_jax.data.processor import Processor  # noqa: E402
 from g2rpo_jax.data.rows import RowSet  # noqa: E402
@@ -31,6 +33,7 @@ from g2rpo_jax.evaluate import evaluate, mean_accuracy, policy  # noqa: E402
 from g2rpo_jax.evaluate.generate import respond  # noqa: E402
 from g2rpo_jax.evaluate.statistics import pass_at  # noqa: E402
 from g2rpo_jax.parallel import mesh as meshes  # noqa: E402
+from g2rpo_jax.parallel import rules  # noqa: E402
 from g2rpo_jax.rewards import Scorer  # noqa: E402
 from g2rpo_jax.rollout.encoder import Encoder  # noqa: E402
 from g2rpo_jax.rollout.engine import Engine  # noqa: E402
@@ -54,6 +57,7 @@ class Judge:
         examples = [test[i] for i in range(ROWS)]
         self.items = [(example, self.encoder.encode(example)) for example in examples]
         first, _ = policy.load(model)
+        models.suit(first, platform.current())
         self.graphdef = nnx.graphdef(first)
         self.config = first.config
         self.greedy = self._engine(1, 0.0)
@@ -74,12 +78,15 @@ class Judge:
     def _pack(self, prompts, rows):
         return self.encoder.pack(prompts, rows, self.config)
 
+    def parameters(self, folder: Path):
+        """The parameters of a run's newest checkpoint, or of a model directory."""
+        place = functools.partial(rules.sharding_of, self.mesh)
+        return nnx.state(policy.load(folder, shardings=place)[0])
+
     def accuracy(self, params) -> dict[str, float]:
         """Greedy accuracy per task, "mean" over tasks, and "length/TASK" in tokens."""
         decode = self.processor.decode
-        scores = evaluate(
-            self.greedy, params, self.items, self._pack, decode, self.scorer, PROMPTS
-        )
+        scores = evaluate(self.greedy, params, self.items, self._pack, decode, self.scorer, PROMPTS)
         found = {task: score.accuracy for task, score in scores.items()}
         found |= {f"length/{task}": score.length_tokens for task, score in scores.items()}
         return found | {"mean": mean_accuracy(scores)}
@@ -104,12 +111,6 @@ class Judge:
         return {str(k): float(np.mean([pass_at(k, SAMPLES, int(c)) for c in right])) for k in KS}
 
 
-def parameters(folder: Path):
-    """The parameters of a run's newest checkpoint, or of a model directory."""
-    model, _ = policy.load(folder)
-    return nnx.state(model)
-
-
 def missing(folders: list[Path], known: dict, part: str) -> Iterator[Path]:
     """Folders that have no such part in the file yet."""
     return (folder for folder in folders if part not in known.get(str(folder), {}))
@@ -127,7 +128,7 @@ def main() -> None:
     parts = [("greedy", wanted, judge.accuracy), ("pass", asked.sampled, judge.pass_at)]
     for part, folders, measure in parts:
         for folder in missing(folders, known, part):
-            known.setdefault(str(folder), {})[part] = measure(parameters(folder))
+            known.setdefault(str(folder), {})[part] = measure(judge.parameters(folder))
             asked.out.write_text(json.dumps(known, indent=1) + "\n")
             print(f"{part} {folder}: {summary(known[str(folder)][part])}", flush=True)
     judge.scorer.close()

@@ -27,7 +27,7 @@ SECTIONS = {
 
 
 def write(out: Path, docs: Path) -> None:
-    """The page and its pictures, of the results in `out`; what is not there is said to be missing."""
+    """The page and its pictures, of the results in `out`; of what is not there it says so."""
     study, found = Study(out), {}
     for name, (needed, make) in SECTIONS.items():
         missing = [part for part in needed if not (out / part).exists()]

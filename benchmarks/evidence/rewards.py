@@ -1,7 +1,7 @@
 """Rewards under which estimators can be told apart: unlike scales, heavy tails, wrong marks.
 
-`reward.custom` of the study's sweeps names them; what is learnt is judged by the usual rules. Chance
-is drawn anew at every call: the same text may get another reward next time.
+`reward.custom` of the study's sweeps names them; what is learnt is judged by the usual rules.
+Chance is drawn anew at every call: the same text may get another reward next time.
 """
 
 import random

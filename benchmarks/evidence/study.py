@@ -1,11 +1,11 @@
 """Everything behind docs/evidence.md, and the page itself.
 
-    python benchmarks/evidence/study.py --out=runs/study             all of it; see the page for hours
+    python benchmarks/evidence/study.py --out=runs/study             all of it
     python benchmarks/evidence/study.py --out=runs/study --only=page     the page of what is there
 
-Trains the sweeps of sweeps.py and the runs of supervised.py, judges every model on the same held-out
-rows, measures whose gradient it is (equity.py), and writes docs/evidence.md with its pictures. The
-same command again goes on: what is finished is not done again.
+Trains the sweeps of sweeps.py and the runs of supervised.py, judges every model on the same
+held-out rows, measures whose gradient it is (equity.py), and writes docs/evidence.md with its
+pictures. The same command again goes on: what is finished is not done again.
 """
 
 import argparse

@@ -1,7 +1,8 @@
 """Supervised training from the same start, on as many rows and for as long as RL gets.
 
 Three ways to learn from 600 rows (100 of each task): RL sees their answers alone ("answers" of
-sweeps.py); "answers" here are the bare right answers as targets; "written" also the lines of thought.
+sweeps.py); "answers" here are the bare right answers as targets; "written" also the lines of
+thought.
 """
 
 import concurrent.futures

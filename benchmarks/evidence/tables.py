@@ -10,7 +10,11 @@ from evidence.verdicts import shown
 
 from g2rpo_jax.sweep.results import interval
 
-LABELS = {"g2rpo": "+ G2RPO", "g2rpo+entropy": "+ entropy shaping", "g2rpo+length": "+ length shaping"}
+LABELS = {
+    "g2rpo": "+ G2RPO",
+    "g2rpo+entropy": "+ entropy shaping",
+    "g2rpo+length": "+ length shaping",
+}
 LABELS |= {"g2rpo+both": "+ both", "g2rpo+both auto": "+ both, bounds that set themselves"}
 
 
@@ -62,7 +66,9 @@ def groups(study: Study) -> str:
     """Accuracy, pass@k and rows that carry signal, against the group size."""
     ks = ("1", "2", "4", "8", "16")
     start = study.start("pass")
-    rows = [["cold start", "", "", f"{study.start()['mean']:.3f}", *(f"{start[k]:.3f}" for k in ks)]]
+    rows = [
+        ["cold start", "", "", f"{study.start()['mean']:.3f}", *(f"{start[k]:.3f}" for k in ks)]
+    ]
     arms = [("groups", "G=2", 2), ("groups", "G=4", 4), ("as_scored", "g2rpo", 8)]
     arms += [("groups", "G=16", 16), ("as_scored", "grpo", 8), ("as_scored", "dr_grpo", 8)]
     for sweep, arm, G in arms:
@@ -71,9 +77,7 @@ def groups(study: Study) -> str:
         runs = study.logged(sweep, arm)
         kept = interval([float(np.mean([r["rollout/kept_share"] for r in run])) for run in runs])
         passed = study.reached(sweep, arm, "pass")
-        cells = [
-            shown(study.level(sweep, arm, k, "pass"), "") if passed else "-" for k in ks
-        ]
+        cells = [shown(study.level(sweep, arm, k, "pass"), "") if passed else "-" for k in ks]
         name = "g2rpo" if sweep == "groups" else arm
         level = shown(study.level(sweep, arm), "")
         rows.append([f"`{name}`", str(G), f"{kept.mean:.2f}", level, *cells])
@@ -107,9 +111,12 @@ def ledger(study: Study) -> str:
             continue
         cells = []
         for task in TASKS:
-            its = [[row[f"ledger/share/{task}"] for row in run if f"ledger/share/{task}" in row]
-                   for run in runs]
-            cells.append(shown(interval([float(np.mean(one)) for one in its if one]), ""))
+            key, each = f"ledger/share/{task}", []
+            for run in runs:
+                looks = [r for r in run if any(name.startswith("ledger/share/") for name in r)]
+                # A task that is not in the minibatch has no share of its gradient.
+                each.append(float(np.mean([look.get(key, 0.0) for look in looks])))
+            cells.append(shown(interval(each), ""))
         rows.append([f"`{arm}`", *cells])
     return markdown(["", *TASKS.values()], rows)
 
@@ -122,23 +129,29 @@ def equity(study: Study) -> str:
     names = list(dict.fromkeys(estimator for _, _, estimator in by))
     rows = []
     for name in names:
-        its = {scene: [by[b, scene, name] for b in batches] for scene in
-               ("as_scored", "unlike_scales", "heavy_tailed", "outlier")}
+        its = {
+            scene: [by[b, scene, name] for b in batches]
+            for scene in ("as_scored", "unlike_scales", "heavy_tailed", "outlier")
+        }
         variances = [v for e in its["as_scored"] for v in e["variance"].values()]
         moved = [
             interval([_moved(a, b) for a, b in zip(its["as_scored"], its[scene], strict=True)])
             for scene in ("unlike_scales", "heavy_tailed", "outlier")
         ]
         largest = [max(e["largest"] for e in its[s]) for s in ("heavy_tailed", "outlier")]
-        share = [interval([e["share"].get("math_reasoning", 0.0) for e in its[s]])
-                 for s in ("outlier", "as_scored")]
-        rows.append([
-            f"`{name}`",
-            f"{min(variances):.2f} to {max(variances):.2f}",
-            *(_short(value) for value in moved),
-            *(f"{value:.1f}" for value in largest),
-            f"{_short(share[0])} ({share[1].mean:.2f})",
-        ])
+        share = [
+            interval([e["share"].get("math_reasoning", 0.0) for e in its[s]])
+            for s in ("outlier", "as_scored")
+        ]
+        rows.append(
+            [
+                f"`{name}`",
+                f"{min(variances):.2f} to {max(variances):.2f}",
+                *(_short(value) for value in moved),
+                *(f"{value:.1f}" for value in largest),
+                f"{_short(share[0])} ({share[1].mean:.2f})",
+            ]
+        )
     head = ["estimator", "variance of advantages by task, as scored", "moved: unlike scales"]
     head += ["heavy tails", "outlier", "largest advantage: heavy tails", "outlier"]
     return markdown([*head, "arithmetic's share with the outlier (as scored)"], rows)
@@ -156,6 +169,8 @@ def _short(value) -> str:
 
 def times(study: Study) -> str:
     """What took how long, and at which commit it was run."""
-    rows = [[part, f"{said['seconds'] / 60:.0f}", f"`{said['commit']}`"]
-            for part, said in study.times.items()]
+    rows = [
+        [part, f"{said['seconds'] / 60:.0f}", f"`{said['commit']}`"]
+        for part, said in study.times.items()
+    ]
     return markdown(["part", "minutes", "commit"], rows)

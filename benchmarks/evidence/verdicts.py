@@ -40,7 +40,9 @@ CLAIMS = (
     Claim("G2RPO beats EMA-GRPO on them", _scored("g2rpo", "ema_grpo")),
     Claim("G2RPO beats GDPO on them", _scored("g2rpo", "gdpo")),
     Claim("G2RPO beats Dr.GRPO on them", _scored("g2rpo", "dr_grpo")),
-    Claim("the release's two stages beat the paper's one", _scored("g2rpo release", "g2rpo"), False),
+    Claim(
+        "the release's two stages beat the paper's one", _scored("g2rpo release", "g2rpo"), False
+    ),
     Claim(
         "G2RPO beats GRPO where rewards are on unlike scales with heavy tails",
         _in("unlike", "g2rpo", "grpo"),
@@ -77,7 +79,7 @@ CLAIMS = (
 
 
 def verdict(value: Interval | None) -> str:
-    """"held" or "the opposite" where the interval has one sign; else "open"."""
+    """ "held" or "the opposite" where the interval has one sign; else "open"."""
     if value is None or value.half is None:
         return "not measured"
     if value.mean - value.half > 0:

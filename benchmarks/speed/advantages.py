@@ -31,7 +31,7 @@ RESPONSES, TASKS = 8, 6
 GROUPS = (16, 1024, 65536)
 LOOP, VECTORISED = "torch loop", "torch vectorised"
 LEAST_S = 0.2  # a time is the mean over at least so long
-# The second stage compares every pair of a batch: (P G)^2. Beyond this, the sorting form of it.
+# Ranks within a whole batch compare every pair of it: (P G)^2. Beyond this, the sorting form.
 PAIRS_AT_MOST = 2**28
 
 
@@ -64,7 +64,7 @@ def ours(groups: int, values: Path) -> list[dict]:
     given = rewards_of(groups)
     rows, found = [], {}
     for name, estimator in advantages.ESTIMATORS.items():
-        ranked_in_batch = name in ("g2rpo_release", "gaussian_gdpo")
+        ranked_in_batch = name in ("g2rpo_task", "g2rpo_release", "gaussian_gdpo")
         many_pairs = (groups * RESPONSES) ** 2 > PAIRS_AT_MOST
         if many_pairs and (estimator.by_row or name == "risk_po"):
             continue  # these compare all prompts, or all papers, with each other

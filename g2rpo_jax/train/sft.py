@@ -145,7 +145,9 @@ def run(config: SftConfig) -> dict:
     directory = Path(config.directory)
     if config.model:
         if Path(config.model).resolve() == directory.resolve():
-            raise ValueError(f"directory={config.directory} is what model goes on from: name another")
+            raise ValueError(
+                f"directory={config.directory} is what model goes on from: name another"
+            )
         processor, model = Processor(config.model), models.load(config.model, "float32")
         shape = model.config
     else:
