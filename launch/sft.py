@@ -18,6 +18,7 @@ CONFIG = config_flags.DEFINE_config_file("config", "configs/cold_start.py", "con
 def main() -> None:
     config = resolve(CONFIG.value, SftConfig)
     platform.prepare(config.host_devices)
+    platform.keep_programs()
     from g2rpo_jax.train.sft import run  # after prepare: JAX reads the environment once
 
     outcome = run(config)

@@ -162,8 +162,9 @@ def run(config: SftConfig) -> dict:
     meshes.check_rows("prompts", config.prompts, mesh)
     teacher = Teacher(config, processor, shape)
     tx = state.optimizer(config.optim, config.steps)
-    train = state.create(params, tx)
-    train = jax.device_put(train, rules.shardings(train, mesh))
+    make = functools.partial(state.create, tx=tx)
+    places = rules.shardings(jax.eval_shape(make, params), mesh)
+    train = jax.jit(make, out_shardings=places)(params)  # every array one of its own: donated
     step_config = StepConfig(
         objective=NLL,
         microbatches=config.microbatches,
