@@ -12,7 +12,6 @@ from speed.workloads import WORKLOADS, Workload
 PROMPTS, TOKENS = 2, 128
 LENGTHS = (64, 256, 1024, 4096)  # at 8 responses
 GROUPS = (1, 2, 8, 32)  # at 512 prompt tokens
-LONG = 4096  # prompt tokens from which one round must do: a minute a call
 
 
 def workload_of(length: int, responses: int) -> Workload:
@@ -55,7 +54,7 @@ def measure(run: Run, points: list[tuple[int, int]]) -> list[dict]:
                 )["seconds"]
                 for side, worker in workers.items()
             }
-            took, errors = in_turns(calls, 1 if S >= LONG else min(run.rounds, 2))
+            took, errors = in_turns(calls, 1)  # a call takes up to a minute
             if errors:
                 raise WorkerError("; ".join(errors.values()))
             entry = {"prompt_tokens": S, "responses": G, "tokens": TOKENS, "phase": phase}

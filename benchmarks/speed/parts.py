@@ -24,7 +24,7 @@ class Run:
     """Workers, folders and what is common to all parts.
 
     Attributes:
-      rounds: counted ones of every comparison. quick: nothing is tuned.
+      rounds: counted ones of every comparison. quick: no peer is tuned.
       rows: of the table so far. notes: settings that workers chose, and what else is to be known.
     """
 
@@ -61,8 +61,7 @@ class Run:
         sides = {"ours": ours, "ours-repeated": self.workers["ours-repeated"]}
         for side, worker in sides.items():
             worker.ask("prepare", workload=name, folder=folder, variants=[VARIANTS[side]])
-            most = 1 if self.quick else 2
-            note[side] = worker.ask("tune", variant=VARIANTS[side], most=most)
+            note[side] = worker.ask("settle", variant=VARIANTS[side])
         for peer in ("transformers", "transformers+compile"):
             if peer.endswith("compile") and name not in COMPILED:
                 continue
