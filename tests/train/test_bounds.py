@@ -152,6 +152,8 @@ def test_a_run_finds_its_bounds_logs_them_and_compiles_nothing_new(tmp_path):
         *("--config.shaping.length=auto", "--config.shaping.length_weight=0.1"),
         *("--config.shaping.entropy=auto", "--config.shaping.auto_steps=2"),
         *("--config.shaping.auto_rows=2", "--config.eval.every=0", "--config.steps=4"),
+        *("--config.host_devices=1", "--config.batch.rollout_prompts=28"),
+        "--config.batch.prompts=16",
         f"--workdir={tmp_path / 'run'}",
     ]
     env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
