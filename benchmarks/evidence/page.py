@@ -13,6 +13,7 @@ TEMPLATE = Path(__file__).with_name("template.md")
 # Each part of the page: what it needs of the study's folder, and what makes it.
 SECTIONS = {
     "verdicts": ((), verdicts.paragraph),
+    "count": ((), verdicts.count),
     "shaping": (("as_scored",), tables.shaping),
     "lengths": (("as_scored",), tables.lengths),
     "estimators": (("as_scored",), functools.partial(tables.estimators, sweep="as_scored")),
@@ -20,7 +21,7 @@ SECTIONS = {
     "ledger": (("unlike",), tables.ledger),
     "noisy": (("noisy",), functools.partial(tables.estimators, sweep="noisy")),
     "groups": (("as_scored", "groups"), tables.groups),
-    "ways": (("answers",), tables.ways),
+    "ways": (("answers", "supervised"), tables.ways),
     "equity": (("equity.json",), tables.equity),
     "times": (("times.json",), tables.times),
 }

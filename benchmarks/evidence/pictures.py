@@ -24,20 +24,20 @@ def _lines(axis, runs: Sequence[list[dict]], name: str, label: str, colour) -> N
     axis.fill_between(steps, mean - half, mean + half, color=colour, alpha=0.15, lw=0)
 
 
-def _finish(figure, axes, path: Path) -> None:
+def _finish(figure, axes, path: Path, columns: int = 6) -> None:
     for axis in axes.flat:
         axis.grid(alpha=0.25)
     for axis in axes[-1]:
         axis.set_xlabel("step")
     handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
     figure.savefig(path, dpi=100)
     plt.close(figure)
 
 
 def dynamics(study: Study, path: Path) -> None:
     """Response length and entropy along the steps, task by task, with and without shaping."""
-    arms = ("g2rpo", "g2rpo+length", "g2rpo+entropy", "g2rpo+both", "g2rpo+both auto")
+    arms = ("g2rpo", "g2rpo+length", "g2rpo+entropy", "g2rpo+both", "g2rpo+both_auto")
     size = (2.9 * len(TASKS), 5.4)
     figure, axes = plt.subplots(2, len(TASKS), figsize=size, layout="constrained", squeeze=False)
     colours = plt.get_cmap("tab10").colors
@@ -78,8 +78,8 @@ def learning(study: Study, path: Path) -> None:
         for arm, colour in zip(arms, colours, strict=False):
             _lines(axis, study.logged(name, arm), "reward/accuracy", arm, colour)
         axis.set_title(title, fontsize=10)
-        axis.set_ylabel(f"accuracy of sampled responses, mean of {SMOOTH} steps")
-    _finish(figure, axes, path)
+        axis.set_ylabel("accuracy of sampled responses")
+    _finish(figure, axes, path, columns=4)
 
 
 PICTURES = {"dynamics": dynamics, "rewards": rewards, "learning": learning}

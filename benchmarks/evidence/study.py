@@ -24,7 +24,7 @@ from evidence import page, supervised  # noqa: E402
 from evidence.found import Study  # noqa: E402
 from evidence.sweeps import SWEEPS  # noqa: E402
 
-BATCHES = 5  # of equity.py
+BATCHES = 3  # of equity.py: two and a half minutes each
 # Whose pass@k is wanted beside the cold start's: sweep -> arms.
 SAMPLED = {"as_scored": ("g2rpo", "grpo", "dr_grpo"), "groups": ("G=2", "G=16")}
 PARTS = (*SWEEPS, "supervised", "judge", "equity", "page")

@@ -16,7 +16,7 @@ from pathlib import Path
 from evidence.sweeps import SEEDS
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS, LOOK = 150, 50  # updates of 64 responses; as long as 60 steps of RL (the page says how long)
+STEPS, LOOK = 75, 25  # updates of 64 responses; as long as 60 steps of RL (the page says how long)
 WAYS = {"answers": 0.0, "written": 1.0}  # share of targets with a line of thought
 RATE = 1e-3
 FLAGS = {

@@ -64,10 +64,10 @@ SWEEPS = {
             "g2rpo+entropy": ENTROPY,
             "g2rpo+length": LENGTH,
             "g2rpo+both": LENGTH | ENTROPY,
-            "g2rpo+both auto": LENGTH
+            "g2rpo+both_auto": LENGTH
             | ENTROPY
             | {"shaping.length": "auto", "shaping.entropy": "auto"},
-            "g2rpo release": {
+            "g2rpo_release": {
                 "advantage.name": "g2rpo_release",
                 "objective.aggregation": "token_mean",
             },

@@ -15,7 +15,7 @@ LABELS = {
     "g2rpo+entropy": "+ entropy shaping",
     "g2rpo+length": "+ length shaping",
 }
-LABELS |= {"g2rpo+both": "+ both", "g2rpo+both auto": "+ both, bounds that set themselves"}
+LABELS |= {"g2rpo+both": "+ both", "g2rpo+both_auto": "+ both, bounds that set themselves"}
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -75,13 +75,18 @@ def groups(study: Study) -> str:
         if not study.reached(sweep, arm):
             continue
         runs = study.logged(sweep, arm)
-        kept = interval([float(np.mean([r["rollout/kept_share"] for r in run])) for run in runs])
+        kept = interval([_mean_of(run, "rollout/kept_share") for run in runs])
         passed = study.reached(sweep, arm, "pass")
         cells = [shown(study.level(sweep, arm, k, "pass"), "") if passed else "-" for k in ks]
         name = "g2rpo" if sweep == "groups" else arm
         level = shown(study.level(sweep, arm), "")
         rows.append([f"`{name}`", str(G), f"{kept.mean:.2f}", level, *cells])
     return markdown(["", "G", "rows kept", "greedy", *(f"pass@{k}" for k in ks)], rows)
+
+
+def _mean_of(run: list[dict], name: str) -> float:
+    """Mean over the steps that logged it."""
+    return float(np.mean([row[name] for row in run if row.get(name) is not None]))
 
 
 def ways(study: Study) -> str:

@@ -41,7 +41,7 @@ CLAIMS = (
     Claim("G2RPO beats GDPO on them", _scored("g2rpo", "gdpo")),
     Claim("G2RPO beats Dr.GRPO on them", _scored("g2rpo", "dr_grpo")),
     Claim(
-        "the release's two stages beat the paper's one", _scored("g2rpo release", "g2rpo"), False
+        "the release's two stages beat the paper's one", _scored("g2rpo_release", "g2rpo"), False
     ),
     Claim(
         "G2RPO beats GRPO where rewards are on unlike scales with heavy tails",
@@ -52,7 +52,7 @@ CLAIMS = (
     Claim("G2RPO beats GRPO where one mark of five is wrong", _in("noisy", "g2rpo", "grpo")),
     Claim(
         "bounds that set themselves do better than those set by hand",
-        _scored("g2rpo+both auto", "g2rpo+both"),
+        _scored("g2rpo+both_auto", "g2rpo+both"),
         False,
     ),
     Claim(
@@ -95,13 +95,21 @@ def shown(value: Interval | None, sign: str = "+") -> str:
 
 
 def paragraph(study: Study) -> str:
-    """What held, what did not, what is open: one sentence for each, with the numbers."""
+    """What held, what did not, what is open, with the numbers: of the paper's claims, then of
+    others'."""
     found = [(claim, claim.measure(study)) for claim in CLAIMS]
-    names = {"held": "Held", "the opposite": "The opposite was seen", "open": "Open"}
-    names["not measured"] = "Not measured"
+    names = {"held": "held", "the opposite": "the opposite was seen", "open": "open"}
+    names["not measured"] = "not measured"
     said = []
-    for key, name in names.items():
-        its = [f"{c.text} ({shown(v)})" for c, v in found if verdict(v) == key]
-        if its:
-            said.append(f"**{name}:** {'; '.join(its)}.")
+    for paper, whose in ((True, "Of the paper's claims"), (False, "Of others")):
+        for key, name in names.items():
+            chosen = [(c, v) for c, v in found if verdict(v) == key and c.paper == paper]
+            its = [f"{c.text} ({shown(v)})" for c, v in chosen]
+            if its:
+                said.append(f"**{whose}, {name}:** {'; '.join(its)}.")
     return "\n".join(said)
+
+
+def count(study: Study) -> str:
+    """How many claims there are."""
+    return str(len(CLAIMS))
