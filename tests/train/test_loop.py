@@ -227,8 +227,9 @@ def test_on_another_number_of_devices_a_run_goes_on_but_for_rounding(
     assert f"changed   host_devices: 2 -> 1 ({resume.CLOSE})" in resumed.stdout
     for row, other in zip(kill.numbers(whole[0]), kill.numbers(workdir), strict=True):
         assert row.keys() == other.keys()
-        for name, value in row.items():
-            np.testing.assert_allclose(other[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
+        # Each device packs what selection left of its own rows.
+        for name in row.keys() - {"batch/padding_responses_share"}:
+            np.testing.assert_allclose(other[name], row[name], rtol=1e-3, atol=1e-5, err_msg=name)
     got, want = kill.arrays(workdir, 6), kill.arrays(whole[0], 6)
     first = kill.arrays(stopped, json.loads((stopped / "summary.json").read_text())["steps"])
     for name in want:
