@@ -72,11 +72,11 @@ def learning(study: Study, path: Path) -> None:
     shown = {name: title for name, title in sweeps.items() if name in study.plans}
     size = (5.6 * len(shown), 4.2)
     figure, axes = plt.subplots(1, len(shown), figsize=size, layout="constrained", squeeze=False)
-    colours = plt.get_cmap("tab10").colors
+    arms = {arm: None for name in shown for arm in study.plans[name].arms if "+" not in arm}
+    colours = dict(zip(arms, plt.get_cmap("tab10").colors, strict=False))
     for axis, (name, title) in zip(axes[0], shown.items(), strict=True):
-        arms = [arm for arm in study.plans[name].arms if "+" not in arm]
-        for arm, colour in zip(arms, colours, strict=False):
-            _lines(axis, study.logged(name, arm), "reward/accuracy", arm, colour)
+        for arm in (arm for arm in arms if arm in study.plans[name].arms):
+            _lines(axis, study.logged(name, arm), "reward/accuracy", arm, colours[arm])
         axis.set_title(title, fontsize=10)
         axis.set_ylabel("accuracy of sampled responses")
     _finish(figure, axes, path, columns=4)

@@ -33,22 +33,26 @@ def _in(sweep: str, arm: str, other: str | None) -> Callable[[Study], Interval |
 
 CLAIMS = (
     Claim("G2RPO lifts the cold start", _scored("g2rpo", None)),
-    Claim("entropy shaping adds to it", _scored("g2rpo+entropy", "g2rpo")),
-    Claim("length shaping adds to it", _scored("g2rpo+length", "g2rpo")),
-    Claim("both together add to it", _scored("g2rpo+both", "g2rpo")),
+    Claim("entropy shaping adds to G2RPO", _scored("g2rpo+entropy", "g2rpo")),
+    Claim("length shaping adds to G2RPO", _scored("g2rpo+length", "g2rpo")),
+    Claim("both shapings add to G2RPO", _scored("g2rpo+both", "g2rpo")),
     Claim("G2RPO beats GRPO on the tasks' own rewards", _scored("g2rpo", "grpo")),
-    Claim("G2RPO beats EMA-GRPO on them", _scored("g2rpo", "ema_grpo")),
-    Claim("G2RPO beats GDPO on them", _scored("g2rpo", "gdpo")),
-    Claim("G2RPO beats Dr.GRPO on them", _scored("g2rpo", "dr_grpo")),
+    Claim("G2RPO beats EMA-GRPO on the tasks' own rewards", _scored("g2rpo", "ema_grpo")),
+    Claim("G2RPO beats GDPO on the tasks' own rewards", _scored("g2rpo", "gdpo")),
+    Claim("G2RPO beats Dr.GRPO on the tasks' own rewards", _scored("g2rpo", "dr_grpo")),
     Claim(
         "the release's two stages beat the paper's one", _scored("g2rpo_release", "g2rpo"), False
     ),
     Claim(
-        "G2RPO beats GRPO where rewards are on unlike scales with heavy tails",
+        "G2RPO beats GRPO on unlike scales with heavy tails",
         _in("unlike", "g2rpo", "grpo"),
     ),
-    Claim("G2RPO beats Dr.GRPO there", _in("unlike", "g2rpo", "dr_grpo")),
-    Claim("G2RPO beats EMA-GRPO there", _in("unlike", "g2rpo", "ema_grpo")),
+    Claim(
+        "G2RPO beats Dr.GRPO on unlike scales with heavy tails", _in("unlike", "g2rpo", "dr_grpo")
+    ),
+    Claim(
+        "G2RPO beats EMA-GRPO on unlike scales with heavy tails", _in("unlike", "g2rpo", "ema_grpo")
+    ),
     Claim("G2RPO beats GRPO where one mark of five is wrong", _in("noisy", "g2rpo", "grpo")),
     Claim(
         "bounds that set themselves do better than those set by hand",
