@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import shutil
 import sys
 from pathlib import Path
 
@@ -120,4 +119,3 @@ def test_the_page_says_what_the_folder_holds(study, tmp_path):
     assert re.search(r"\| 0\.560 ± 0\.508 \| \+0\.030 ± 0\.127 \|$", line)
     assert "*Not measured: noisy.*" in text and "*Not measured: equity.json.*" in text
     assert (docs / "images" / "evidence_learning.png").stat().st_size > 5000
-    shutil.rmtree(docs)

@@ -11,16 +11,13 @@ import argparse
 import functools
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from g2rpo_jax import platform  # noqa: E402
 
-HOST_DEVICES = 2
-platform.prepare(HOST_DEVICES)
-platform.keep_programs()
+platform.prepare(host_devices=2)
 
 import numpy as np  # noqa: E402
 from flax import nnx  # noqa: E402
@@ -111,11 +108,6 @@ class Judge:
         return {str(k): float(np.mean([pass_at(k, SAMPLES, int(c)) for c in right])) for k in KS}
 
 
-def missing(folders: list[Path], known: dict, part: str) -> Iterator[Path]:
-    """Folders that have no such part in the file yet."""
-    return (folder for folder in folders if part not in known.get(str(folder), {}))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", type=Path, nargs="*")
@@ -127,7 +119,9 @@ def main() -> None:
     judge = Judge(wanted[0] if not policy.is_run(wanted[0]) else policy.directory_of(wanted[0]))
     parts = [("greedy", wanted, judge.accuracy), ("pass", asked.sampled, judge.pass_at)]
     for part, folders, measure in parts:
-        for folder in missing(folders, known, part):
+        for folder in folders:
+            if part in known.get(str(folder), {}):
+                continue
             known.setdefault(str(folder), {})[part] = measure(judge.parameters(folder))
             asked.out.write_text(json.dumps(known, indent=1) + "\n")
             print(f"{part} {folder}: {summary(known[str(folder)][part])}", flush=True)

@@ -42,7 +42,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     os.chdir(ROOT)  # the sweeps name config files and rewards by their place in the repository
     for part in parts:
-        began = time.perf_counter()
+        began, commit = time.perf_counter(), head()
         print(f"-- {part}", flush=True)
         if part in SWEEPS:
             sweep(part, out)
@@ -55,7 +55,7 @@ def main() -> None:
         else:
             page.write(out, ROOT / "docs")
             continue
-        note(out, part, time.perf_counter() - began)
+        note(out, part, commit, time.perf_counter() - began)
 
 
 def call(script: str, *flags: str) -> None:
@@ -82,15 +82,19 @@ def judge(out: Path) -> None:
     call("benchmarks/evidence/judge.py", *flags)
 
 
-def note(out: Path, part: str, seconds: float) -> None:
-    """Adds to the time that a part took, and says at which commit it was run."""
+def head() -> str:
+    """The commit of the working tree."""
+    asked = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(asked, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+
+def note(out: Path, part: str, commit: str, seconds: float) -> None:
+    """Adds to the time that a part took, and to the commits it was begun at."""
     path = out / "times.json"
     known = json.loads(path.read_text()) if path.exists() else {}
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
-    ).stdout.strip()
-    before = known.get(part, {"seconds": 0.0})["seconds"]
-    known[part] = {"seconds": round(before + seconds, 1), "commit": commit}
+    before = known.get(part, {"seconds": 0.0, "commits": []})
+    commits = list(dict.fromkeys([*before["commits"], commit]))
+    known[part] = {"seconds": round(before["seconds"] + seconds, 1), "commits": commits}
     path.write_text(json.dumps(known, indent=1) + "\n")
 
 

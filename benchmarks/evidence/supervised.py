@@ -7,13 +7,15 @@ thought.
 
 import concurrent.futures
 import json
-import os
 import queue
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from evidence.sweeps import SEEDS
+
+from g2rpo_jax.sweep import runner
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS, LOOK = 75, 25  # updates of 64 responses; as long as 60 steps of RL (the page says how long)
@@ -54,7 +56,7 @@ def train(out: Path) -> None:
     wanted = [(way, seed) for seed in SEEDS for way in WAYS]
     missing = [one for one in wanted if history(folder_of(out, *one)) is None]
     free = queue.SimpleQueue()
-    for core in sorted(os.sched_getaffinity(0)):
+    for core in runner.cores():
         free.put(core)
     with concurrent.futures.ThreadPoolExecutor(free.qsize()) as pool:
         list(pool.map(lambda one: _one(free, out, *one), missing))
@@ -65,8 +67,8 @@ def _one(free: queue.SimpleQueue, out: Path, way: str, seed: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     # Seed 0 made the shipped model: rows that it has not seen are wanted.
     asked = FLAGS | {"seed": 100 + seed, "directory": str(folder), "think_share": WAYS[way]}
-    command = ["taskset", "-c", str(core), sys.executable, "launch/sft.py"]
-    command += ["--config=configs/cold_start.py"]
+    pinned = ["taskset", "-c", str(core)] if shutil.which("taskset") else []
+    command = [*pinned, sys.executable, "launch/sft.py", "--config=configs/cold_start.py"]
     command += [f"--config.{name}={value}" for name, value in asked.items()]
     with (folder / "log.txt").open("w") as log:
         done = subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, check=False)

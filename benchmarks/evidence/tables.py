@@ -6,9 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from evidence import supervised
 from evidence.found import TASKS, Study
-from evidence.verdicts import shown
 
-from g2rpo_jax.sweep.results import interval
+from g2rpo_jax.sweep.results import interval, markdown, shown
 
 LABELS = {
     "g2rpo": "+ G2RPO",
@@ -18,10 +17,9 @@ LABELS = {
 LABELS |= {"g2rpo+both": "+ both", "g2rpo+both_auto": "+ both, bounds that set themselves"}
 
 
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table as text."""
+    return "\n".join(markdown(head, rows))
 
 
 def reached(study: Study, sweep: str, arms: Sequence[str], baseline: str, labels=None) -> str:
@@ -33,11 +31,12 @@ def reached(study: Study, sweep: str, arms: Sequence[str], baseline: str, labels
         its = study.reached(sweep, arm)
         if not its:
             continue
-        cells = [shown(study.level(sweep, arm, key), "") for key in keys]
-        minus = "" if arm == baseline else shown(study.gain((sweep, arm), (sweep, baseline)))
+        cells = [shown(study.level(sweep, arm, key)) for key in keys]
+        gain = study.gain((sweep, arm), (sweep, baseline))
+        minus = shown(gain, "+") if gain and arm != baseline else ""
         rows.append([(labels or {}).get(arm, f"`{arm}`"), str(len(its)), *cells, minus])
     name = (labels or {}).get(baseline, baseline).removeprefix("+ ")
-    return markdown(["", "runs", *TASKS.values(), "mean", f"minus {name}"], rows)
+    return table(["", "runs", *TASKS.values(), "mean", f"minus {name}"], rows)
 
 
 def shaping(study: Study) -> str:
@@ -59,7 +58,7 @@ def lengths(study: Study) -> str:
         if study.reached("as_scored", arm):
             its = [study.level("as_scored", arm, f"length/{task}") for task in TASKS]
             rows.append([label, *(f"{i.mean:.1f} ± {i.half or 0:.1f}" for i in its)])
-    return markdown(["", *TASKS.values()], rows)
+    return table(["", *TASKS.values()], rows)
 
 
 def groups(study: Study) -> str:
@@ -77,11 +76,11 @@ def groups(study: Study) -> str:
         runs = study.logged(sweep, arm)
         kept = interval([_mean_of(run, "rollout/kept_share") for run in runs])
         passed = study.reached(sweep, arm, "pass")
-        cells = [shown(study.level(sweep, arm, k, "pass"), "") if passed else "-" for k in ks]
+        cells = [shown(study.level(sweep, arm, k, "pass")) if passed else "-" for k in ks]
         name = "g2rpo" if sweep == "groups" else arm
-        level = shown(study.level(sweep, arm), "")
+        level = shown(study.level(sweep, arm))
         rows.append([f"`{name}`", str(G), f"{kept.mean:.2f}", level, *cells])
-    return markdown(["", "G", "rows kept", "greedy", *(f"pass@{k}" for k in ks)], rows)
+    return table(["", "G", "rows kept", "greedy", *(f"pass@{k}" for k in ks)], rows)
 
 
 def _mean_of(run: list[dict], name: str) -> float:
@@ -96,14 +95,14 @@ def ways(study: Study) -> str:
     rows = [["cold start", "", "", *(f"{start[key]:.3f}" for key in keys)]]
     told = {"answers": "answers", "written": "answers, lines of thought"}
     seconds = 60 * study.step_seconds("answers", "g2rpo")
-    level = [shown(study.level("answers", "g2rpo", key), "") for key in keys]
+    level = [shown(study.level("answers", "g2rpo", key)) for key in keys]
     rows.append(["RL, `g2rpo`", "answers", f"{seconds:.0f}", *level])
     for way, said in told.items():
         if study.reached("supervised", way):
-            level = [shown(study.level("supervised", way, key), "") for key in keys]
+            level = [shown(study.level("supervised", way, key)) for key in keys]
             took = supervised.seconds(study.out, way)
             rows.append(["supervised", said, f"{took:.0f}", *level])
-    return markdown(["", "told", "seconds", *TASKS.values(), "mean"], rows)
+    return table(["", "told", "seconds", *TASKS.values(), "mean"], rows)
 
 
 def ledger(study: Study) -> str:
@@ -121,9 +120,9 @@ def ledger(study: Study) -> str:
                 looks = [r for r in run if any(name.startswith("ledger/share/") for name in r)]
                 # A task that is not in the minibatch has no share of its gradient.
                 each.append(float(np.mean([look.get(key, 0.0) for look in looks])))
-            cells.append(shown(interval(each), ""))
+            cells.append(shown(interval(each)))
         rows.append([f"`{arm}`", *cells])
-    return markdown(["", *TASKS.values()], rows)
+    return table(["", *TASKS.values()], rows)
 
 
 def equity(study: Study) -> str:
@@ -152,14 +151,14 @@ def equity(study: Study) -> str:
             [
                 f"`{name}`",
                 f"{min(variances):.2f} to {max(variances):.2f}",
-                *(_short(value) for value in moved),
+                *(shown(value, digits=2) for value in moved),
                 *(f"{value:.1f}" for value in largest),
-                f"{_short(share[0])} ({share[1].mean:.2f})",
+                f"{shown(share[0], digits=2)} ({share[1].mean:.2f})",
             ]
         )
     head = ["estimator", "variance of advantages by task, as scored", "moved: unlike scales"]
     head += ["heavy tails", "outlier", "largest advantage: heavy tails", "outlier"]
-    return markdown([*head, "arithmetic's share with the outlier (as scored)"], rows)
+    return table([*head, "arithmetic's share with the outlier (as scored)"], rows)
 
 
 def _moved(before: dict, after: dict) -> float:
@@ -168,14 +167,10 @@ def _moved(before: dict, after: dict) -> float:
     return 0.5 * sum(abs(a - b) for a, b in pairs)
 
 
-def _short(value) -> str:
-    return f"{value.mean:.2f}" + ("" if value.half is None else f" ± {value.half:.2f}")
-
-
 def times(study: Study) -> str:
-    """What took how long, and at which commit it was run."""
+    """What took how long, and at which commits it was begun."""
     rows = [
-        [part, f"{said['seconds'] / 60:.0f}", f"`{said['commit']}`"]
+        [part, f"{said['seconds'] / 60:.0f}", ", ".join(f"`{c}`" for c in said["commits"])]
         for part, said in study.times.items()
     ]
-    return markdown(["part", "minutes", "commit"], rows)
+    return table(["part", "minutes", "begun at commit"], rows)

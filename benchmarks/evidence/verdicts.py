@@ -1,11 +1,12 @@
 """The claims, each with what was measured: held, did not hold, or open."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 from evidence.found import Study
 
-from g2rpo_jax.sweep.results import Interval
+from g2rpo_jax.sweep.results import Interval, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,12 +24,11 @@ class Claim:
     paper: bool = True
 
 
-def _scored(arm: str, other: str | None) -> Callable[[Study], Interval | None]:
-    return _in("as_scored", arm, other)
-
-
 def _in(sweep: str, arm: str, other: str | None) -> Callable[[Study], Interval | None]:
     return lambda s: s.gain((sweep, arm), other and (sweep, other))
+
+
+_scored = functools.partial(_in, "as_scored")
 
 
 CLAIMS = (
@@ -91,13 +91,6 @@ def verdict(value: Interval | None) -> str:
     return "the opposite" if value.mean + value.half < 0 else "open"
 
 
-def shown(value: Interval | None, sign: str = "+") -> str:
-    """The mean with half of its interval."""
-    if value is None:
-        return "-"
-    return f"{value.mean:{sign}.3f}" + ("" if value.half is None else f" ± {value.half:.3f}")
-
-
 def paragraph(study: Study) -> str:
     """What held, what did not, what is open, with the numbers: of the paper's claims, then of
     others'."""
@@ -108,7 +101,7 @@ def paragraph(study: Study) -> str:
     for paper, whose in ((True, "Of the paper's claims"), (False, "Of others")):
         for key, name in names.items():
             chosen = [(c, v) for c, v in found if verdict(v) == key and c.paper == paper]
-            its = [f"{c.text} ({shown(v)})" for c, v in chosen]
+            its = [c.text + (f" ({shown(v, '+')})" if v else "") for c, v in chosen]
             if its:
                 said.append(f"**{whose}, {name}:** {'; '.join(its)}.")
     return "\n".join(said)

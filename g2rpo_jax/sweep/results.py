@@ -113,33 +113,35 @@ def table(plan: Plan, results: Sequence[Result]) -> str:
     for arm in plan.arms:
         its = [r for r in results if r.cell.arm == arm]
         if its:
-            cells = [_shown(interval([r.after[task] for r in its])) for task in tasks]
+            cells = [shown(interval([r.after[task] for r in its])) for task in tasks]
             rows.append([arm, str(len(its)), *cells, f"{_mean(r.seconds for r in its):.0f}"])
-    lines += ["", *_markdown(["arm", "seeds", *tasks, "seconds"], rows)]
+    lines += ["", *markdown(["arm", "seeds", *tasks, "seconds"], rows)]
     rows = []
     for arm in plan.arms:
         other = plan.opponent(arm)
         if other is None or not differences(results, arm, other, "mean"):
             continue
         by_task = [differences(results, arm, other, task) for task in tasks]
-        cells = [_shown(interval(values), "+") for values in by_task]
+        cells = [shown(interval(values), "+") for values in by_task]
         better = f"{sum(value > 0 for value in by_task[0])} of {len(by_task[0])}"
         rows.append([arm, other, better, *cells])
     if rows:
         head = ["arm", "minus", "better at seeds", *tasks]
-        lines += ["", "Differences at equal seeds:", "", *_markdown(head, rows)]
+        lines += ["", "Differences at equal seeds:", "", *markdown(head, rows)]
     return "\n".join(lines) + "\n"
 
 
-def _shown(value: Interval, sign: str = "") -> str:
-    half = "" if value.half is None else f" ± {value.half:.3f}"
-    return f"{value.mean:{sign}.3f}{half}"
+def shown(value: Interval, sign: str = "", digits: int = 3) -> str:
+    """The mean with half of its interval, where it has one; sign "+": with its sign."""
+    half = "" if value.half is None else f" ± {value.half:.{digits}f}"
+    return f"{value.mean:{sign}.{digits}f}{half}"
 
 
 def _mean(values) -> float:
     return mean_and_error(list(values))[0]
 
 
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table."""
     lines = [head, ["---"] * len(head), *rows]
     return [f"| {' | '.join(line)} |" for line in lines]

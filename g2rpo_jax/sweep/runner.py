@@ -103,13 +103,13 @@ def slots(cells: Sequence[Cell], parallel: int = 0) -> list[Slot]:
         if parallel > 1:
             raise ValueError(f"--parallel={parallel}: on {name} one process takes all devices")
         return [Slot()]
-    cores = _cores()
+    free = cores()
     each = max(1, *(cell.config.host_devices for cell in cells))
-    count = parallel or max(1, len(cores) // each)
-    share = len(cores) // count
+    count = parallel or max(1, len(free) // each)
+    share = len(free) // count
     if count == 1 or share == 0 or not hasattr(os, "sched_setaffinity"):
         return [Slot()] * count
-    return [Slot(cpus=frozenset(cores[i * share : (i + 1) * share])) for i in range(count)]
+    return [Slot(cpus=frozenset(free[i * share : (i + 1) * share])) for i in range(count)]
 
 
 def run(
@@ -335,7 +335,8 @@ def _available_gib() -> float | None:
     return int(said[1]) / 2**20 if said else None
 
 
-def _cores() -> list[int]:
+def cores() -> list[int]:
+    """The cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))

@@ -108,12 +108,12 @@ def test_a_cell_that_a_killed_sweep_left_holds_the_folder_still(tmp_path):
 
 def test_cores_are_shared_out(tmp_path, monkeypatch):
     asked = cells(tmp_path)  # of two devices each
-    monkeypatch.setattr(runner, "_cores", lambda: list(range(9)))
+    monkeypatch.setattr(runner, "cores", lambda: list(range(9)))
     assert [sorted(slot.cpus) for slot in runner.slots(asked)] == [[0, 1], [2, 3], [4, 5], [6, 7]]
     assert [len(slot.cpus) for slot in runner.slots(asked, 2)] == [4, 4]
     assert runner.slots(asked, 1) == ONE
     assert runner.slots(asked, 10) == ONE * 10
-    monkeypatch.setattr(runner, "_cores", lambda: [0])
+    monkeypatch.setattr(runner, "cores", lambda: [0])
     assert runner.slots(asked) == ONE
 
 
