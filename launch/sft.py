@@ -28,5 +28,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    platform.use_large_pages()
+    platform.keep_memory()
     cli.main(main)

@@ -10,7 +10,7 @@ from speed.table import in_turns, ratios
 from speed.workloads import WORKLOADS, Workload
 
 PROMPTS, TOKENS = 2, 128
-LENGTHS = (64, 256, 1024, 4096)  # at 8 responses
+LENGTHS = (64, 512, 1024, 4096)  # at 8 responses
 GROUPS = (1, 2, 8, 32)  # at 512 prompt tokens
 
 
@@ -71,4 +71,4 @@ def points(quick: bool) -> list[tuple[int, int]]:
     """Prompt lengths at 8 responses, then numbers of responses at 512 tokens."""
     if quick:
         return [(64, 8)]
-    return [(S, 8) for S in LENGTHS] + [(512, G) for G in GROUPS]
+    return list(dict.fromkeys([(S, 8) for S in LENGTHS] + [(512, G) for G in GROUPS]))

@@ -115,7 +115,8 @@ class Run:
 
             return one
 
-        calls = {peer: call(peer, worker) for peer, worker in sides.items()}
+        asked = [peer for peer in sides if phase == "policy_step" or peer != "ours-repeated"]
+        calls = {peer: call(peer, sides[peer]) for peer in asked}  # "curves" has repeated rollouts
         self._add(name, phase, *in_turns(calls, self.rounds))
 
     def _noted(self, name: str, phase: str, peer: str, reply: dict) -> None:
