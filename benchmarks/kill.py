@@ -70,13 +70,13 @@ def command_line(workdir: Path, steps: int) -> list[str]:
 class Life:
     """One process of a run, from its start to its end or its kill."""
 
-    def __init__(self, command: list[str], workdir: Path, cache: Path):
+    def __init__(self, command: list[str], workdir: Path, cache: Path, xla_flags: str = ""):
         """Starts it; compiled programs are kept in `cache`."""
         self.workdir = workdir
         self._lines = workdir / "metrics.jsonl"
         self._before = self._inode()
         self.began = time.monotonic()
-        env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+        env = os.environ | {"XLA_FLAGS": xla_flags}
         env["JAX_COMPILATION_CACHE_DIR"] = str(cache)
         env["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         cache.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests import QUICK_COMPILATION
+
 FOLDER = pathlib.Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
@@ -18,7 +20,7 @@ def test_there_are_notebooks():
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the kernel's own packages
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs_from_top_to_bottom(path, monkeypatch):
-    monkeypatch.delenv("XLA_FLAGS")  # one device, as a reader has it
+    monkeypatch.setenv("XLA_FLAGS", QUICK_COMPILATION)  # one device, as a reader has it
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
         notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}

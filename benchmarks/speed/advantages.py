@@ -1,6 +1,6 @@
 """Seconds of the advantage estimators over [P, 8] rewards: ours, and torch two ways.
 
-    python benchmarks/speed/advantages.py --torch=PYTHON [--groups 16 1024 65536] [--rounds 3]
+    python benchmarks/speed/advantages.py --torch=PYTHON [--groups 1024 65536] [--rounds 3]
 
 PYTHON is an interpreter that has torch (the same one, where the project's has it); each side works
 in a process of its own, in turn (ours, torch, ours, torch ...). Prints a JSON list, a row for each
@@ -18,6 +18,7 @@ here has a row of its own time alone.
 import argparse
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from pathlib import Path
 import numpy as np
 
 RESPONSES, TASKS = 8, 6
-GROUPS = (16, 1024, 65536)
+GROUPS = (1024, 65536)
 MANY = 65536
 LOOP, VECTORISED = "torch loop", "torch vectorised"
 LEAST_S = 0.2  # a time is the mean over at least so long
@@ -267,7 +268,9 @@ def table(groups: int, mine: list, theirs: list, mine_PG, theirs_PG) -> list[dic
 
 def _run(python: str, side: str, groups: int, values: Path) -> list[dict]:
     line = [python, __file__, f"--side={side}", f"--groups={groups}", f"--values={values}"]
-    done = subprocess.run(line, capture_output=True, text=True)
+    kept = {"JAX_COMPILATION_CACHE_DIR": str(values.parent / "programs")}  # from round to round
+    kept["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    done = subprocess.run(line, capture_output=True, text=True, env=os.environ | kept)
     if done.returncode:
         raise RuntimeError(f"the {side} side ({python}) failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout)

@@ -131,12 +131,8 @@ class Side:
         elif head != "fused" and fused:
             del self.model.forward
 
-    def tune(self, sizes: tuple[int, ...] = (), heads=("fused", "plain")) -> dict:
-        """The best number of sequences at a time with the first head, then the best head.
-
-        Without `sizes` 32 and 8: all 128 at once took W1 and W2 a half and a quarter longer.
-        """
-        total = self.workload.prompts * self.workload.responses
+    def tune(self, sizes: tuple[int, ...], heads=("fused", "plain")) -> dict:
+        """The best number of sequences at a time with the first head, then the best head."""
         found: dict[tuple[int, str], float] = {}
 
         def best(settings: list[tuple[int, str]]) -> tuple[int, str]:
@@ -145,7 +141,7 @@ class Side:
                 found[setting] = seconds(functools.partial(self.policy_step, *setting))
             return min(found, key=found.get)
 
-        micro, _ = best([(n, heads[0]) for n in sizes or (32, 8) if n <= total])
+        micro, _ = best([(n, heads[0]) for n in sizes])
         self.micro, self.head = best([(micro, head) for head in heads[1:]])
         tried = {str(setting): round(took, 4) for setting, took in found.items()}
         return {"microbatch": self.micro, "head": self.head, "tried": tried}

@@ -1,25 +1,24 @@
 """The launchers as a user types them."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests import environment
+
 ROOT = Path(__file__).parents[2]
 
 
 def launch(script, *flags):
-    # Without the suite's eight virtual devices.
-    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     return subprocess.run(
         [sys.executable, f"launch/{script}.py", *map(str, flags)],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        env=environment,
+        env=environment(),
     )
 
 

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from tests.launch.test_eval import launch
+from tests.train.test_loop import directory  # noqa: F401  (a fixture)
 
 TINY = "--config=configs/onethinker.py:tiny"
 SMALL = {
@@ -20,10 +21,10 @@ SMALL = {
 
 
 @pytest.mark.slow
-def test_two_arms_run_and_are_compared_and_nothing_is_run_twice(tmp_path):
+def test_two_arms_run_and_are_compared_and_nothing_is_run_twice(directory, tmp_path):  # noqa: F811
     asked = {
         "config": "configs/onethinker.py:tiny",
-        "set": SMALL,
+        "set": SMALL | {"model.directory": str(directory)},
         "grid": {"advantage.name": ["g2rpo", "grpo"]},
         "baseline": {"advantage.name": "grpo"},
     }

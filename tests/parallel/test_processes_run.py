@@ -23,7 +23,7 @@ from g2rpo_jax.data.processor import Processor
 from g2rpo_jax.evaluate import policy
 from g2rpo_jax.models.qwen3_vl import Qwen3VL
 from g2rpo_jax.train.sft import model_config
-from tests import QUICK_COMPILATION
+from tests import environment
 from tests.train.test_loop import FLAGS, SHAPE
 
 ROOT = Path(__file__).parents[2]
@@ -95,7 +95,7 @@ def start(flags, workdir, count, devices, *more):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    env = os.environ | {"XLA_FLAGS": QUICK_COMPILATION}
+    env = environment()
     started = []
     for index in range(count):
         where = (f"--coordinator=127.0.0.1:{port}", f"--processes={count}", f"--process={index}")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 import types
@@ -16,7 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from g2rpo_jax import metrics
 from g2rpo_jax.config import resolve
 from g2rpo_jax.train.bounds import Bounds
-from tests import tiny
+from tests import environment, tiny
 from tests.test_config import variant
 from tests.train.test_policy_step import CONFIG, SGD, program, step
 
@@ -156,9 +155,8 @@ def test_a_run_finds_its_bounds_logs_them_and_compiles_nothing_new(tmp_path):
         "--config.batch.prompts=16",
         f"--workdir={tmp_path / 'run'}",
     ]
-    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     root = Path(__file__).parents[2]
-    done = subprocess.run(line, cwd=root, env=env, capture_output=True, text=True)
+    done = subprocess.run(line, cwd=root, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     lines = metrics.read(tmp_path / "run" / "metrics.jsonl")
     assert not any(name.startswith("shaping/") for name in lines[0])
