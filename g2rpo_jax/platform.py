@@ -65,19 +65,17 @@ def detect() -> str:
     return "cpu"
 
 
-def keep_memory() -> None:
-    """Starts this very program again with a C library that keeps what it was given, on a CPU under
-    Linux.
+def use_large_pages() -> None:
+    """Starts this very program again with memory in pages of 2 MiB, on a CPU under Linux.
 
-    XLA gives an update's scratch memory back after each call and takes it anew: the system's work
-    on those pages was a fifth of the tiny run's update and a third of that of a model of 28 M
-    parameters. The C library (glibc 2.35 or later; others pay no heed) reads its settings once,
-    before Python runs, hence the new start. Call it first. What the user has set, even to
-    nothing, stays as it is.
+    XLA gives an update's scratch memory back after each call and takes it anew: in pages of 4 KiB
+    that was a fifth of the tiny run's update. The C library (glibc 2.35 or later; others pay no
+    heed) reads the setting once, before Python runs, hence the new start. Call it first. What
+    the user has set, even to nothing, stays as it is.
     """
     if sys.platform != "linux" or detect() != "cpu" or "GLIBC_TUNABLES" in os.environ:
         return
-    os.environ["GLIBC_TUNABLES"] = KEPT_MEMORY
+    os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
@@ -201,13 +199,6 @@ def current() -> Backend:
     name = jax.default_backend()
     return lookup(BACKENDS, {"cuda": "gpu", "rocm": "gpu"}.get(name, name), kind="back end")
 
-
-# glibc: pages of 2 MiB; large blocks stay on one heap of all threads, which never shrinks. That of
-# a thread has no room for them: they went back to the system after every call.
-KEPT_MEMORY = ":".join(
-    f"glibc.malloc.{name}"
-    for name in ("hugetlb=1", "arena_max=1", f"mmap_threshold={2**40}", f"trim_threshold={2**40}")
-)
 
 DEVICE_FILES = {
     "neuron": ("/dev/neuron[0-9]*",),

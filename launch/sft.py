@@ -28,5 +28,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    platform.keep_memory()
+    platform.use_large_pages()
     cli.main(main)

@@ -57,6 +57,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    platform.keep_memory()
+    platform.use_large_pages()
     flags.mark_flag_as_required("config")
     cli.main(main)

@@ -40,16 +40,16 @@ def test_a_cpu_run_divides_the_host_and_compiles_quickly(bare):
 @pytest.mark.parametrize(
     ("variables", "seen"),
     [
-        ({}, platform.KEPT_MEMORY),
+        ({}, "glibc.malloc.hugetlb=1"),
         ({"GLIBC_TUNABLES": ""}, ""),
         ({"JAX_PLATFORMS": "tpu"}, None),
     ],
 )
-def test_a_cpu_program_starts_again_with_memory_kept(bare, variables, seen, tmp_path):
+def test_a_cpu_program_starts_again_with_large_pages(bare, variables, seen, tmp_path):
     bare.delenv("GLIBC_TUNABLES", raising=False)
     script = tmp_path / "a script.py"
     script.write_text(
-        "import os, sys\nfrom g2rpo_jax import platform\nplatform.keep_memory()\n"
+        "import os, sys\nfrom g2rpo_jax import platform\nplatform.use_large_pages()\n"
         "print([sys.argv[1:], sys.flags.isolated, os.environ.get('GLIBC_TUNABLES')])\n"
     )
     command = [sys.executable, "-I", str(script), "--a=b c", "d"]

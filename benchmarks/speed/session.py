@@ -9,14 +9,11 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-# On every side alike, and much what launch/train.py gives itself (platform.KEPT_MEMORY). Freed
-# memory stays with the process: torch is up to a third faster with it. Large blocks come in pages
-# of 2 MiB and from one heap: a thread's own has no room for XLA's scratch memory, which then goes
-# back to the system after every call (a third of W3's whole step). Torch is as fast with one heap
-# as with more.
+# On every side alike. Freed memory stays with the process: torch is up to a third faster with it.
+# Large blocks come in pages of 2 MiB: XLA gives a program's scratch memory back after every
+# call, and half a million page faults a step took a tenth of W3's.
 MALLOC = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-    "MALLOC_ARENA_MAX": "1",
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
     "MALLOC_MMAP_THRESHOLD_": "100000000000",
     "MALLOC_TOP_PAD_": "1000000000",
