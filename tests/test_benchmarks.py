@@ -151,4 +151,4 @@ def test_the_picture_is_drawn(tmp_path):
     picture.draw(entries, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 10_000
     found = picture.series(entries, "policy_step", "prompt_tokens")
-    np.testing.assert_array_equal(found["x"], [64, 256, 512, 1024, 4096])
+    np.testing.assert_array_equal(found["x"], curves.LENGTHS)
